@@ -1,0 +1,150 @@
+"""Checks the arguments of `Parallel` that have a form of their own."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, Literal
+
+from parallel._retry import ONCE, Retry
+
+__all__ = [
+    "DEFAULT_PRE_DISPATCH",
+    "RETURN_AS",
+    "ReturnAs",
+    "check_batch_size",
+    "check_retries",
+    "check_return_as",
+    "check_timeout",
+    "evaluate_pre_dispatch",
+]
+
+ReturnAs = Literal["list", "generator", "generator_unordered"]
+RETURN_AS = ("list", "generator", "generator_unordered")
+
+#: Most calls leave it at this, which needs no parser.
+DEFAULT_PRE_DISPATCH = "2 * n_jobs"
+
+
+def check_return_as(return_as: Any) -> ReturnAs:
+    """Check `return_as`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of "list", "generator", "generator_unordered".
+    """
+    if return_as not in RETURN_AS:
+        raise ValueError(f"return_as must be one of {', '.join(RETURN_AS)}, not {return_as!r}")
+    return return_as  # type: ignore[no-any-return]
+
+
+def check_batch_size(batch_size: Any) -> int | None:
+    """Check `batch_size` and give it as an int, None for "auto".
+
+    Raises
+    ------
+    ValueError
+        If it is neither "auto" nor a positive integer.
+    """
+    if isinstance(batch_size, str) and batch_size == "auto":
+        return None
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"batch_size must be 'auto' or a positive integer, not {batch_size!r}")
+    return size
+
+
+def check_timeout(timeout: Any, name: str = "timeout") -> float | None:
+    """Check a time limit and give it as seconds.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor a positive number.
+    """
+    if timeout is None:
+        return None
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number of seconds or None, not {timeout!r}") from error
+    if not seconds > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, not {timeout!r}")
+    return None if seconds == float("inf") else seconds
+
+
+def check_retries(retries: Any) -> Retry:
+    """Check `retries` and give it as a `Retry`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a `Retry` nor an integer of at least 0.
+    """
+    if isinstance(retries, Retry):
+        return retries
+    if retries is None:
+        return ONCE
+    try:
+        count = operator.index(retries)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise ValueError(f"retries must be an integer of at least 0 or a Retry, not {retries!r}")
+    return Retry(attempts=count + 1)
+
+
+def evaluate_pre_dispatch(pre_dispatch: Any, n_jobs: int) -> int | None:
+    """Turn `pre_dispatch` into a number of batches, None for "all".
+
+    Parameters
+    ----------
+    pre_dispatch : int or str
+        A positive integer, "all", or arithmetic (``+ - * / // % **`` and brackets) in ``n_jobs``. Never evaluated as
+        Python: an earlier version of joblib did, and that was CVE-2022-21797.
+    n_jobs : int
+        What ``n_jobs`` stands for.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, or does not come to at least 1.
+    """
+    if not isinstance(pre_dispatch, str):
+        if isinstance(pre_dispatch, float) and not pre_dispatch.is_integer():
+            raise _wrong_pre_dispatch(pre_dispatch)
+        value = pre_dispatch
+    elif pre_dispatch == "all":
+        return None
+    elif pre_dispatch == DEFAULT_PRE_DISPATCH:
+        return 2 * n_jobs
+    else:
+        value = _evaluate(pre_dispatch, n_jobs)
+    try:
+        count = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _wrong_pre_dispatch(pre_dispatch) from error
+    if count < 1:
+        raise _wrong_pre_dispatch(pre_dispatch)
+    return count
+
+
+def _wrong_pre_dispatch(pre_dispatch: Any) -> ValueError:
+    return ValueError(
+        f"pre_dispatch must be 'all', a positive integer, or arithmetic in n_jobs that gives one, "
+        f"not {pre_dispatch!r:.80}"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluate(text: str, n_jobs: int) -> int | float:
+    from parallel._arithmetic import evaluate  # ast is 3 ms, for an argument that few give
+
+    try:
+        return evaluate(text, {"n_jobs": n_jobs})
+    except ValueError as error:
+        raise _wrong_pre_dispatch(text) from error

@@ -1,0 +1,177 @@
+"""How many tasks to send next. Pure: told what batches took, asked for a size.
+
+A batch costs one round trip of dispatch, so tasks shorter than that must share one. How long tasks are is not known
+before they have run, and may change; but a batch carries a time budget and comes back when it is used up, so a size
+that was guessed too large costs one budget at most. That is why sizes may grow fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["AdaptiveBatching", "BackendBatching", "Batching", "FixedBatching"]
+
+#: Share of a worker's time that dispatch may cost: a batch should last this many times less than one round trip.
+DISPATCH_SHARE = 0.02
+
+#: What a round trip is taken to cost before the first was seen: a pipe to a local process and back, two wake-ups each
+#: way, on a machine with two busy cores.
+FIRST_ROUND_TRIP_SECONDS = 0.0002
+
+#: Bounds of a batch's target time. Below, the clock and the bookkeeping per batch count; above, waiting for the first
+#: results, and work that is lost with a worker, cost more than dispatch can.
+MIN_TARGET_SECONDS = 0.002
+MAX_TARGET_SECONDS = 2.0
+
+#: A worker gives a batch back after this many target times.
+BUDGET_FACTOR = 2.0
+
+#: How much larger than one that was seen to be too short the next batch may be.
+GROWTH = 8
+
+#: The largest batch: 8,192 no-op tasks last about a millisecond, so that dispatch is paid for; more would only hold
+#: results back and take memory.
+MAX_BATCH = 8192
+
+#: A second batch waits at the worker if a batch is shorter than this many round trips; else fetching the next one
+#: costs less than 1 % of the time, and a task that waits behind a slow one could have run elsewhere.
+QUEUE_BELOW_ROUND_TRIPS = 100
+
+
+class Batching(Protocol):
+    """What the scheduler needs of a policy."""
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """After how long a worker gives the rest of a batch back; None for never."""
+
+    def next_size(self, remaining: int | None) -> int:
+        """Give the size of the next batch, at least 1; `remaining` tasks are still to be sent, None if unknown."""
+
+    def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
+        """Learn from a batch of `sent` tasks: `done` were run in `seconds`.
+
+        `round_trip_seconds` is what it took besides, None if the batch waited behind another.
+        """
+
+    def queues(self) -> bool:
+        """Tell whether a second batch should wait at a worker that has one."""
+
+
+class _Measured:
+    """What all policies learn: how long a task lasts, and how long a round trip."""
+
+    def __init__(self) -> None:
+        self.task_seconds: float | None = None
+        self.round_trip_seconds = FIRST_ROUND_TRIP_SECONDS
+
+    def _learn(self, done: int, seconds: float, round_trip_seconds: float | None) -> None:
+        if done:
+            seen = max(seconds / done, 1e-8)
+            known = self.task_seconds
+            # Slower counts at once, faster by halves: too small a batch costs a round trip, too large a one a budget.
+            self.task_seconds = seen if known is None or seen > known else (known + seen) / 2
+        if round_trip_seconds is not None:
+            # Mostly the smallest one seen: what is above it is waiting for a processor, or a worker's start, which
+            # larger batches would not save. Drifts up, so that a slow network is believed after some batches.
+            self.round_trip_seconds = max(min(round_trip_seconds, self.round_trip_seconds * 1.5), 1e-5)
+
+    def _queues(self, size: int) -> bool:
+        if self.task_seconds is None:
+            return False
+        return self.task_seconds * size < QUEUE_BELOW_ROUND_TRIPS * self.round_trip_seconds
+
+
+class FixedBatching(_Measured):
+    """The size that the user gave. Batches are not cut short."""
+
+    budget_seconds: float | None = None
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def next_size(self, remaining: int | None) -> int:
+        """Give the size; see `Batching`."""
+        return self.size
+
+    def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
+        """Learn from a batch; see `Batching`."""
+        self._learn(done, seconds, round_trip_seconds)
+
+    def queues(self) -> bool:
+        """Tell whether to queue; see `Batching`."""
+        return self._queues(self.size)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.size}>"
+
+
+class BackendBatching(FixedBatching):
+    """The size that the backend says, asked before each batch, for backends that override `compute_batch_size`."""
+
+    def __init__(self, compute_batch_size: Callable[[], int | None]) -> None:
+        super().__init__(1)
+        self._compute = compute_batch_size
+
+    def next_size(self, remaining: int | None) -> int:
+        """Ask the backend; see `Batching`."""
+        self.size = max(int(self._compute() or 1), 1)
+        return self.size
+
+
+class AdaptiveBatching(_Measured):
+    """Batches that last as long as dispatch demands, and not longer.
+
+    Parameters
+    ----------
+    n_jobs
+        Number of workers among which the end of a sized input is divided.
+    max_size
+        The largest batch.
+    """
+
+    def __init__(self, n_jobs: int, max_size: int = MAX_BATCH) -> None:
+        super().__init__()
+        self._n_jobs = n_jobs
+        self._max_size = max(max_size, 1)
+        self._size = 1
+
+    @property
+    def target_seconds(self) -> float:
+        """How long a batch should last."""
+        return min(max(self.round_trip_seconds / DISPATCH_SHARE, MIN_TARGET_SECONDS), MAX_TARGET_SECONDS)
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Give the budget; see `Batching`."""
+        return self.target_seconds * BUDGET_FACTOR
+
+    def next_size(self, remaining: int | None) -> int:
+        """Give the size; see `Batching`.
+
+        Towards the end of an input of known length batches shrink, so that all workers end together: half a fair share
+        of what is left (guided self-scheduling), but no shorter than a round trip.
+        """
+        size = self._size
+        if remaining is not None and self.task_seconds is not None:
+            fair = math.ceil(remaining / (2 * self._n_jobs))
+            floor = int(self.round_trip_seconds / self.task_seconds)
+            size = min(size, max(fair, floor, 1))
+        return size
+
+    def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
+        """Learn from a batch; see `Batching`."""
+        self._learn(done, seconds, round_trip_seconds)
+        if self.task_seconds is not None:
+            ideal = int(self.target_seconds / self.task_seconds)
+            self._size = max(min(ideal, max(GROWTH * sent, self._size), self._max_size), 1)
+
+    def queues(self) -> bool:
+        """Tell whether to queue; see `Batching`."""
+        return self._queues(self._size)
+
+    def __repr__(self) -> str:
+        return f"<AdaptiveBatching {self._size} of at most {self._max_size}>"

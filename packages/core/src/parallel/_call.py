@@ -1,0 +1,440 @@
+"""The driver of one call: one inbox, one owner; performs what the scheduler decides.
+
+Everything that happens is put into the inbox as an event with its time. The owner (the one thread in `run`) takes
+events out, hands them to the scheduler and performs the actions that come back. Callbacks of a backend only put an
+event: they run no user code, submit nothing and take no lock, so there is no lock here and nothing to wait for but the
+inbox.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Protocol
+
+from parallel import _serialize
+from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
+from parallel._carrier import CallCarrier
+from parallel._explain import backend_error, lost_error, raisable, task_error, tasks_text, unclear_error
+from parallel._late import LateWatch
+from parallel._scheduler import Scheduler
+from parallel._sight import Sight
+from parallel._source import Source
+from parallel._task import Batch, Failure, Job, Outcome
+from parallel.backend import ParallelBackendBase
+from parallel.errors import BackendContractError, BackendError, TaskPicklingError, WorkerLostError
+
+__all__ = ["Call", "Listener", "Sink"]
+
+#: When nothing has arrived for this long, the owner looks at the futures in flight, for backends that forget to call
+#: back. An event that was lost costs this much, once; no event is ever found late because of it.
+STALL_SECONDS = 0.5
+
+
+class Sink(Protocol):
+    """Where results go; called by the owner."""
+
+    def deliver(self, start: int, values: list[Any]) -> None:
+        """Take the results of one fragment, those of tasks `start` and following; must not block."""
+
+
+class Listener(Protocol):
+    """Who is told what happens to the call; called by the owner, per batch."""
+
+    def batch_submitted(self, batch: Batch) -> None: ...
+
+    def batch_done(self, batch: Batch, outcome: Outcome) -> None: ...
+
+    def task_failed(self, index: int, exception: BaseException) -> None: ...
+
+
+class Call:
+    """One ``Parallel(...)(tasks)`` under way.
+
+    Parameters
+    ----------
+    backend, backend_name
+        Where jobs go; configured.
+    scheduler
+        Decides.
+    source
+        The input.
+    carrier
+        What all jobs share.
+    sight
+        Tells what workers run since when, as far as it can.
+    sink
+        Where results go.
+    listener
+        Who is told, or None.
+    abort_backend
+        Called once if the call ends while something may be running, after its jobs were cancelled; False if it could
+        not, for the sake of another call.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: ParallelBackendBase,
+        backend_name: str,
+        scheduler: Scheduler,
+        source: Source,
+        carrier: CallCarrier,
+        sight: Sight,
+        sink: Sink,
+        listener: Listener | None,
+        abort_backend: Callable[[], bool],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.scheduler = scheduler
+        self._backend = backend
+        self._backend_name = backend_name
+        self._source = source
+        self._carrier = carrier
+        self._sight = sight
+        self._sink = sink
+        self._listener = listener
+        self._abort_backend = abort_backend
+        self._clock = clock
+        self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...], float]] = SimpleQueue()
+        # Batch id to the job and what submit gave for it; here exactly while the scheduler has it in flight.
+        self._jobs: dict[int, tuple[Job, Any]] = {}
+        # Batches that were left to workers which are stuck in them.
+        self._stuck: dict[int, Job] = {}
+        self._late = LateWatch(self._look_for_late, clock)
+        self._error: BaseException | None = None
+        self._is_aborted = False
+
+    # -- from any thread; only put events ------------------------------------------------------------------------------
+
+    def consumed(self, tasks: int) -> None:
+        """The consumer took all of one delivered fragment."""
+        self._put(self._on_consumed, tasks)
+
+    def close(self) -> None:
+        """The consumer wants no more."""
+        self._put(self._on_close)
+
+    def started(self, future: Any) -> None:
+        """A worker has begun; see `parallel.backend.Report`."""
+        self._put(self._on_started, future)
+
+    def lost(self, future: Any, exit_code: int | None = None, signal: int | None = None) -> None:
+        """A worker ended; see `parallel.backend.Report`."""
+        self._put(self._on_lost, future, exit_code, signal)
+
+    def _arrived(self, batch_id: int, brought: Any = None) -> None:
+        self._put(self._on_arrived, batch_id, brought)
+
+    def _put(self, handle: Callable[..., None], *arguments: Any) -> None:
+        self._inbox.put((handle, arguments, self._clock()))
+
+    # -- the owner -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Drive the call to its end. Blocks; the calling thread is the owner.
+
+        Raises
+        ------
+        BaseException
+            What ended the call: a task's own exception, one of `parallel.errors`, what the input raised, or what
+            interrupted this thread.
+        """
+        scheduler = self.scheduler
+        try:
+            while not scheduler.is_over:
+                self._see_to_deadlines()
+                if self._inbox.empty():
+                    wanted = scheduler.wanted()
+                    if wanted:
+                        self._read(wanted)
+                        continue
+                self._wait()
+        except BaseException:  # Ctrl-C, or a listener that raised
+            scheduler.on_close(self._clock())
+            self._abort()
+            raise
+        finally:
+            self._late.stop()
+            self._sight.close()
+        if scheduler.n_given_up:
+            self._warn_given_up()
+        if self._error is not None:
+            raise self._error
+
+    def _see_to_deadlines(self) -> None:
+        """Act on deadlines that have passed, once the events that came before are through."""
+        deadline = self.scheduler.next_deadline()
+        if deadline is not None and deadline <= self._clock():
+            for _ in range(self._inbox.qsize()):
+                handle, arguments, at = self._inbox.get()
+                handle(*arguments, at)
+            self._perform(self.scheduler.on_time(self._clock()))
+
+    def _wait(self) -> None:
+        """Take one event, or notice that a deadline has passed or that nothing has arrived for a while."""
+        if self.scheduler.is_over:
+            return
+        timeout = STALL_SECONDS
+        deadline = self.scheduler.next_deadline()
+        if deadline is not None:
+            timeout = min(max(deadline - self._clock(), 0.0), timeout)
+        try:
+            event = self._inbox.get(timeout=timeout)
+        except Empty:
+            event = None
+        if event is not None:
+            handle, arguments, at = event
+            handle(*arguments, at)
+        elif timeout == STALL_SECONDS:
+            self._look_at_futures()
+
+    def _read(self, count: int) -> None:
+        self._late.enter(self.scheduler.next_deadline())
+        try:
+            tasks, exhausted, error = self._source.read(count)
+        finally:
+            self._late.leave()
+        now = self._clock()
+        if tasks or exhausted:
+            self._perform(self.scheduler.on_input(tasks, exhausted, now))
+        if error is not None:
+            self._perform(self.scheduler.on_input_failed(error, now))
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def _on_consumed(self, tasks: int, now: float) -> None:
+        self._perform(self.scheduler.on_consumed(tasks, now))
+
+    def _on_close(self, now: float) -> None:
+        self._perform(self.scheduler.on_close(now))
+
+    def _on_started(self, future: Any, now: float) -> None:
+        batch_id = self._batch_of(future)
+        if batch_id is not None:
+            self._perform(self.scheduler.on_started(batch_id, now))
+
+    def _on_lost(self, future: Any, exit_code: int | None, signal: int | None, now: float) -> None:
+        batch_id = self._batch_of(future)
+        if batch_id is not None:
+            how = f"signal {signal}" if signal is not None else f"exit code {exit_code}"
+            text = f"a worker of the backend {self._backend_name!r} ended ({how})"
+            job, _ = self._jobs.pop(batch_id)
+            self._lose(batch_id, job, WorkerLostError(text, exit_code=exit_code, signal=signal), now)
+
+    def _batch_of(self, future: Any) -> int | None:
+        return next((batch_id for batch_id, (_, known) in self._jobs.items() if known is future), None)
+
+    def _on_arrived(self, batch_id: int, brought: Any, now: float) -> None:
+        entry = self._jobs.pop(batch_id, None)
+        if entry is None:
+            # A second callback for one batch, one that comes after the end, or the end of a batch that was given up.
+            stuck = self._stuck.pop(batch_id, None)
+            if stuck is not None:
+                self._sight.forget(stuck)
+                self._perform(self.scheduler.on_outcome(batch_id, [], {}, 0.0, now))
+            return
+        job, future = entry
+        batch = job.batch
+        backend = self._backend
+        try:
+            if backend.supports_retrieve_callback:
+                raw = backend.retrieve_result_callback(brought)
+            else:
+                raw = backend.retrieve_result(future)
+            outcome = self._checked(_serialize.decode_outcome(raw, batch, self._backend_name), batch)
+        except WorkerLostError as error:
+            self._lose(batch_id, job, error, now)
+        except BackendError as error:
+            self._sight.forget(job)
+            self._perform(self.scheduler.on_broken(batch_id, error, now))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._sight.forget(job)
+            failed = backend_error(self._backend_name, "lost", _indices(batch), error)
+            self._perform(self.scheduler.on_broken(batch_id, failed, now))
+        else:
+            self._sight.forget(job)
+            if outcome.is_blind:
+                self._perform(self.scheduler.on_blind(batch_id, now))
+            elif outcome.unclear is not None:
+                blamed = unclear_error(batch, outcome.unclear, self._backend_name)
+                self._perform(self.scheduler.on_unclear(batch_id, blamed, now))
+            else:
+                self._took(batch, outcome, now)
+
+    def _on_unsendable(self, batch: Batch, error: TaskPicklingError, now: float) -> None:
+        self._took(batch, Outcome([], {error.task_index - batch.start: Failure(error)}, 0.0), now)
+
+    def _took(self, batch: Batch, outcome: Outcome, now: float) -> None:
+        failures = {
+            position: task_error(batch, position, failure, self._backend_name)
+            for position, failure in outcome.failures.items()
+        }
+        self._backend.batch_completed(len(outcome.values), outcome.seconds)
+        self._perform(self.scheduler.on_outcome(batch.batch_id, outcome.values, failures, outcome.seconds, now))
+        listener = self._listener
+        if listener is not None:
+            for position, error in failures.items():
+                listener.task_failed(batch.start + position, error)
+            listener.batch_done(batch, outcome)
+
+    def _lose(self, batch_id: int, job: Job, error: WorkerLostError, now: float) -> None:
+        note = self._sight.look(job)
+        self._sight.forget(job)
+        indices = _indices(job.batch)
+        if note is not None and note.is_running:
+            indices = indices[note.position : note.position + 1]
+        lost = lost_error(self._backend_name, indices, error)
+        position = note.position if note is not None else None
+        is_running = note is not None and note.is_running
+        deliberate = error.is_deliberate
+        self._perform(self.scheduler.on_lost(batch_id, position, is_running, lost, now, is_deliberate=deliberate))
+
+    def _look_at_futures(self) -> None:
+        """Find batches whose future is done though nobody has said so."""
+        for batch_id, (_, future) in list(self._jobs.items()):
+            done = getattr(future, "done", None)
+            if callable(done) and done():
+                self._arrived(batch_id, future)
+
+    # -- actions -------------------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Submit(batch):
+                    if not self.scheduler.is_over:  # an earlier action of the list may have ended the call
+                        self._submit(batch)
+                case Deliver(start, values):
+                    self._sink.deliver(start, values)
+                case Look(batch_id):
+                    self._look(batch_id)
+                case Kill(batch_id):
+                    self._kill(batch_id)
+                case GiveUp(batch_id):
+                    self._give_up(batch_id)
+                case Fail(error):
+                    self._error = raisable(error)
+                    self._abort()
+                case Finish(abort):
+                    if abort or self._stuck:
+                        self._abort()
+
+    def _submit(self, batch: Batch) -> None:
+        job = Job(batch, self._carrier)
+        self._sight.follow(job)
+        if self._backend.wire == "bytes":
+            try:
+                job.payload  # noqa: B018 - made here, so that an error is the task's and not the pool's
+            except TaskPicklingError as error:
+                # As an event, not at once: the next batch may be as bad, and so on, each one call deeper.
+                self._sight.forget(job)
+                self._put(self._on_unsendable, batch, error)
+                return
+        self._jobs[batch.batch_id] = (job, None)
+        try:
+            future = self._backend.submit(job, partial(self._arrived, batch.batch_id))
+        except Exception as error:
+            self._jobs.pop(batch.batch_id, None)
+            failed = error if isinstance(error, BackendError) else None
+            failed = failed or backend_error(self._backend_name, "did not take", _indices(batch), error)
+            self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
+            return
+        if batch.batch_id in self._jobs:
+            self._jobs[batch.batch_id] = (job, future)
+        if self._listener is not None:
+            self._listener.batch_submitted(batch)
+
+    def _look(self, batch_id: int) -> None:
+        entry = self._jobs.get(batch_id)
+        if entry is not None:
+            note = self._sight.look(entry[0])
+            started_at = note.started_at if note is not None and note.is_running else None
+            position = note.position if note is not None else 0
+            self._perform(self.scheduler.on_look(batch_id, position, started_at, self._clock()))
+
+    def _kill(self, batch_id: int) -> None:
+        entry = self._jobs.get(batch_id)
+        if entry is not None:
+            self._backend.kill(entry[1])
+
+    def _give_up(self, batch_id: int) -> None:
+        entry = self._jobs.pop(batch_id, None)
+        if entry is not None:
+            job, future = entry
+            job.cancelled = True
+            self._stuck[batch_id] = job
+            replaced = self._backend.replace(future)
+            self._perform(self.scheduler.on_given_up(batch_id, list(job.values), replaced, self._clock()))
+
+    def _abort(self) -> None:
+        if self._is_aborted:
+            return
+        self._is_aborted = True
+        jobs, self._jobs = self._jobs, {}
+        for job, _ in jobs.values():
+            job.cancelled = True
+        futures = [future for _, future in jobs.values() if future is not None]
+        for future in futures:
+            self._backend.cancel(future)
+        if not self._abort_backend():
+            # Another call uses the same workers: end only those that are busy for this one.
+            end = self._backend.kill if self._backend.supports_kill else self._backend.replace
+            for future in futures:
+                end(future)
+
+    # -- the thread of `_late`, while the owner is in the user's iterator and changes nothing --------------------------
+
+    def _look_for_late(self) -> float | None:
+        """Kill what is late, and tell the owner; give the next deadline."""
+        return self._sight.end_late(list(self._jobs.items()), self._clock(), self._kill_late)
+
+    def _kill_late(self, batch_id: int, position: int, started_at: float) -> None:
+        entry = self._jobs.get(batch_id)
+        if entry is None:
+            return
+        self._put(self._on_late, batch_id, position, started_at)
+        if self._backend.supports_kill:
+            self._backend.kill(entry[1])
+
+    def _on_late(self, batch_id: int, position: int, started_at: float, now: float) -> None:
+        self._perform(self.scheduler.on_time(now))  # first: it may have been ended because the whole call is late
+        self._perform(self.scheduler.on_look(batch_id, position, started_at, now))
+        # It may be the limit of the call that has passed: say so before the news of the killed worker come.
+        self._perform(self.scheduler.on_time(now))
+
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def _checked(self, outcome: Outcome, batch: Batch) -> Outcome:
+        count = len(outcome.values)
+        if count > len(batch) or not all(0 <= position < len(batch) for position in outcome.failures):
+            problem = f"an outcome of {count} results for a batch of {len(batch)} tasks"
+        elif not (count or outcome.failures or outcome.is_blind or outcome.unclear):
+            problem = "an outcome without any result"
+        else:
+            return outcome
+        raise BackendContractError(
+            f"the backend {self._backend_name!r} brought {problem} ({tasks_text(_indices(batch))})",
+            backend=self._backend_name,
+            task_indices=_indices(batch),
+        )
+
+    def _warn_given_up(self) -> None:
+        count = self.scheduler.n_given_up
+        warnings.warn(
+            f"tasks that passed the time limit on the backend {self._backend_name!r}, which cannot end a task that "
+            f"runs: {count}, of which {len(self._stuck)} still hold their thread or worker",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _indices(batch: Batch) -> range:
+    return range(batch.start, batch.stop)

@@ -1,0 +1,109 @@
+"""How many CPUs this process may use."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from pathlib import Path
+
+__all__ = ["cpu_count"]
+
+
+def cpu_count(only_physical_cores: bool = False) -> int:
+    """Tell how many CPUs this process may use: at least 1.
+
+    The smallest of: the CPUs of the host, the affinity of the process, the quota of its cgroup (versions 1 and 2,
+    rounded up), and the environment variables ``PARALLEL_MAX_CPUS`` and ``LOKY_MAX_CPU_COUNT``.
+
+    Parameters
+    ----------
+    only_physical_cores : bool, default False
+        Count hyper-threads of one core once, where the system says (Linux); otherwise as without.
+
+    Raises
+    ------
+    ValueError
+        If one of the environment variables is not a positive integer.
+    """
+    limits = [os.cpu_count() or 1, _affinity(), _cgroup_quota(), *_environment_limits()]
+    count = max(min(limits), 1)
+    if only_physical_cores:
+        physical = _physical_cores()
+        if physical is not None:
+            count = max(min(count, physical), 1)
+    return count
+
+
+def _affinity() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # macOS and Windows do not have it
+        return os.cpu_count() or 1
+
+
+def _environment_limits() -> list[int]:
+    limits = []
+    for name in ("PARALLEL_MAX_CPUS", "LOKY_MAX_CPU_COUNT"):
+        text = os.environ.get(name)
+        if text:
+            try:
+                value = int(text)
+            except ValueError:
+                value = 0
+            if value < 1:
+                raise ValueError(f"the environment variable {name} must be a positive integer, not {text!r}")
+            limits.append(value)
+    return limits
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Give the CPUs that the cgroup's quota amounts to, rounded up; a very large number without one.
+
+    A quota may be set on any group on the way up, so all of them are read.
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
+    """
+    smallest = math.inf
+    for folder, version in _cgroup_folders(root, own):
+        try:
+            if version == 2:
+                quota_text, period_text = (folder / "cpu.max").read_text().split()
+            else:
+                quota_text = (folder / "cpu.cfs_quota_us").read_text().strip()
+                period_text = (folder / "cpu.cfs_period_us").read_text().strip()
+            if quota_text not in ("max", "-1"):
+                smallest = min(smallest, int(quota_text) / int(period_text))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.ceil(smallest) if smallest < math.inf else 1 << 30
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[tuple[Path, int]]:
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[tuple[Path, int]] = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            base, version = root, 2
+        elif "cpu" in controllers.split(","):
+            base, version = root / "cpu", 1
+        else:
+            continue
+        relative = Path(path.lstrip("/"))
+        folders += [(base / part, version) for part in (relative, *relative.parents)]
+    return folders
+
+
+@functools.cache
+def _physical_cores() -> int | None:
+    cores = set()
+    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
+        try:
+            cores.add((folder / "thread_siblings_list").read_text())
+        except OSError:
+            continue
+    return len(cores) or None

@@ -1,0 +1,133 @@
+"""How a call runs that has one worker: in the caller, task by task, as results are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from parallel import errors
+from parallel._explain import name_task, raisable
+from parallel._retry import Attempts, Retry
+from parallel._source import Source
+from parallel._task import describe_function
+
+__all__ = ["InlinePolicy", "run_in_caller"]
+
+
+@dataclass(frozen=True, slots=True)
+class InlinePolicy:
+    """What of the settings of `Parallel` matters here; limits are seen to when a task returns, nobody can end it."""
+
+    task_seconds: float | None
+    call_seconds: float | None
+    retry: Retry
+    return_exceptions: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a task just runs, and its failure ends the call."""
+        return (
+            self.task_seconds is None
+            and self.call_seconds is None
+            and self.retry.attempts == 1
+            and not self.return_exceptions
+        )
+
+
+def run_in_caller(source: Source, each: Callable[[], None] | None, policy: InlinePolicy) -> Iterator[Any]:
+    """Yield the results of all tasks, each run when it is asked for, in the thread that asks.
+
+    Parameters
+    ----------
+    source
+        The input.
+    each
+        Called after each task, or None.
+    policy
+        Limits and what to do about failures.
+    """
+    if not policy.is_plain:
+        yield from _run_by_policy(source, each, policy)
+        return
+    for index, (function, args, kwargs) in enumerate(source):
+        try:
+            value = function(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C: here it cannot be told from a task's own, and stopping is what it asks for
+        except BaseException as error:
+            name_task(error, index, function, "the caller")
+            shown = raisable(error)
+            if shown is error:
+                raise
+            raise shown from error
+        if each is not None:
+            each()
+        yield value
+
+
+def _run_by_policy(source: Source, each: Callable[[], None] | None, policy: InlinePolicy) -> Iterator[Any]:
+    attempts = Attempts(policy.retry)
+    begin = monotonic()
+    for index, (function, args, kwargs) in enumerate(source):
+        value = _attempt(index, function, args, kwargs, attempts, policy, begin)
+        _check_call(policy, begin)
+        if each is not None:
+            each()
+        yield value
+
+
+def _check_call(policy: InlinePolicy, call_began: float, wait_seconds: float = 0.0) -> None:
+    """Raise if the call is late, or would be after waiting so long."""
+    ran_seconds = monotonic() - call_began
+    if policy.call_seconds is not None and ran_seconds + wait_seconds > policy.call_seconds:
+        raise errors.CallTimeoutError(
+            f"the call passed its limit of {policy.call_seconds:g} s: it had run for {ran_seconds:.3f} s",
+            backend="the caller",
+            limit_seconds=policy.call_seconds,
+            ran_seconds=ran_seconds,
+        )
+
+
+def _attempt(
+    index: int,
+    function: Any,
+    args: Any,
+    kwargs: Any,
+    attempts: Attempts,
+    policy: InlinePolicy,
+    call_began: float,
+) -> Any:
+    while True:
+        begin = monotonic()
+        try:
+            value = function(*args, **kwargs)
+            ran_seconds = monotonic() - begin
+            if policy.task_seconds is None or ran_seconds <= policy.task_seconds:
+                return value
+            raise errors.TaskTimeoutError(
+                f"task {index} ({describe_function(function)}) passed its limit of {policy.task_seconds:g} s: it ran "
+                f"for {ran_seconds:.3f} s (in the caller, where it cannot be ended before it returns)",
+                task_index=index,
+                function=describe_function(function),
+                backend="the caller",
+                limit_seconds=policy.task_seconds,
+                ran_seconds=ran_seconds,
+            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            name_task(error, index, function, "the caller")
+            delay = attempts.fail(index, error)
+            if delay is None:
+                if policy.return_exceptions:
+                    return error
+                shown = raisable(error)
+                if shown is error:
+                    raise
+                raise shown from error
+        _check_call(policy, call_began, delay)
+        if delay > 0:
+            threading.Event().wait(delay)  # there is nothing else to do here; workers, if there were some, would go on

@@ -1,0 +1,158 @@
+"""Workers of a backend object, shared by the calls that use the object at the same time.
+
+`configure` is called for the first of them, `terminate` after the last, so that two threads may use one `Parallel`, or
+two of these one backend instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from parallel.backend import ParallelBackendBase
+from parallel.errors import BackendContractError
+
+__all__ = ["Lease", "checked_n_jobs"]
+
+
+class _State:
+    """What is known of one backend object while it is configured."""
+
+    def __init__(self, backend: ParallelBackendBase) -> None:
+        #: Kept alive, or another object could get its id while somebody has forgotten to release this one.
+        self.backend = backend
+        #: Calls and ``with`` blocks that hold the workers, and how many of them are calls.
+        self.users = 0
+        self.calls = 0
+        self.n_jobs = 0
+        #: A call was aborted while another one used the workers.
+        self.needs_abort = False
+        #: Tasks of an aborted call may still be running.
+        self.was_aborted = False
+        # Held while workers start or end, so that a second user waits until they are there.
+        self.lock = threading.Lock()
+
+
+_states: dict[int, _State] = {}
+_states_lock = threading.Lock()
+
+
+def _forget() -> None:
+    # In a forked child: the workers are the parent's, and the lock may have been held by a thread that is not here.
+    global _states_lock
+    _states_lock = threading.Lock()
+    _states.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class Lease:
+    """One user's hold on the workers of a backend.
+
+    Parameters
+    ----------
+    backend
+        The backend object.
+    configure
+        Gets the workers and tells how many there are; called if nobody else holds them.
+    is_block
+        Whether the user is a ``with`` block, and not a call.
+    """
+
+    def __init__(self, backend: ParallelBackendBase, configure: Callable[[], int], *, is_block: bool = False) -> None:
+        self._backend = backend
+        self._is_block = is_block
+        self._process = os.getpid()
+        self._is_released = False
+        while True:
+            with _states_lock:
+                self._state = state = _states.setdefault(id(backend), _State(backend))
+            with state.lock:
+                if _states.get(id(backend)) is not state:
+                    continue  # the last user went away in between
+                if state.users == 0:
+                    try:
+                        state.n_jobs = checked_n_jobs(configure(), backend, "configure")
+                    except BaseException:
+                        _states.pop(id(backend), None)
+                        raise
+                state.users += 1
+                state.calls += not is_block
+                self.n_jobs: int = state.n_jobs
+                return
+
+    def abort(self) -> bool:
+        """Stop what is running, unless other calls use the same workers; tell whether that was done.
+
+        Inside a ``with`` block the backend is left ready for the next call.
+        """
+        if self._process != os.getpid():
+            return True  # a child that was forked in the middle of the call: the workers are the parent's
+        state = self._state
+        # With the lock, so that no other call begins on workers that are about to be ended.
+        with state.lock:
+            state.was_aborted = True
+            if state.calls > 1:
+                state.needs_abort = True
+                return False
+            self._backend.abort_everything(ensure_ready=state.users > state.calls)
+            return True
+
+    def release(self) -> None:
+        """Give the workers back; the last user's release ends them. Does nothing the second time.
+
+        After an abort a backend that cannot kill is ended on a daemon thread, so that an endless task in a thread does
+        not hold its caller.
+        """
+        if self._is_released or self._process != os.getpid():
+            return
+        self._is_released = True
+        state, backend = self._state, self._backend
+        with state.lock:
+            state.users -= 1
+            state.calls -= not self._is_block
+            if state.users:
+                if state.needs_abort and not state.calls:
+                    state.needs_abort = False
+                    backend.abort_everything(ensure_ready=True)
+                return
+            try:
+                if state.needs_abort:
+                    backend.abort_everything(ensure_ready=False)
+                if state.was_aborted and not backend.supports_kill:
+                    threading.Thread(
+                        target=_terminate_quietly, args=(backend,), name="parallel-terminate", daemon=True
+                    ).start()
+                else:
+                    backend.terminate()
+            finally:
+                # Not before: whoever wants the same backend meanwhile waits for the lock, and then begins anew.
+                _states.pop(id(backend), None)
+
+
+def checked_n_jobs(n_jobs: object, backend: ParallelBackendBase, method: str) -> int:
+    """Check the number of workers that a backend gives.
+
+    Raises
+    ------
+    BackendContractError
+        If it is no integer.
+    """
+    try:
+        return operator.index(n_jobs)  # type: ignore[arg-type]
+    except TypeError:
+        name = type(backend).__name__
+        raise BackendContractError(
+            f"{method}() of the backend {name} must return the number of workers, not {n_jobs!r}", backend=name
+        ) from None
+
+
+def _terminate_quietly(backend: Any) -> None:
+    with contextlib.suppress(Exception):  # the call has failed already, with an error of its own
+        backend.terminate()

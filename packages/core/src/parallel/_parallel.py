@@ -1,0 +1,412 @@
+"""`Parallel` and `delayed`: check arguments, choose a backend, start a call."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from types import FunctionType, TracebackType
+from typing import Any, Self
+
+from parallel import _plugins
+from parallel._arguments import DEFAULT_PRE_DISPATCH, check_batch_size, check_retries, check_return_as, check_timeout
+from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
+from parallel._config import asked_n_jobs, nested_settings, resolve, resolve_backend, resolve_n_jobs
+from parallel._explain import keep_partial
+from parallel._generator import OwnedCall
+from parallel._inline import InlinePolicy, run_in_caller
+from parallel._interpreter import is_exiting, warn_of_exit
+from parallel._lease import Lease, checked_n_jobs
+from parallel._progress import Meter
+from parallel._retry import Retry
+from parallel._settings import BUSY, UNSET
+from parallel._setup import CallPlan, busy_mark, make_generator, run_list
+from parallel._source import Source
+from parallel.backend import ParallelBackendBase
+
+__all__ = ["Parallel", "delayed", "effective_n_jobs"]
+
+Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+# The function that `delayed` wrapped last, and its wrapper: most inputs wrap one function again and again, and
+# `functools.wraps` costs 3 µs, ten times the task tuple. Only functions without a closure are kept here.
+_last_delayed: tuple[object, Callable[..., Task] | None] = (None, None)
+
+
+def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
+    """Capture a call instead of making it: ``delayed(f)(x, y=1)`` is ``(f, (x,), {"y": 1})``.
+
+    What it gives has the name and the docstring of the function.
+
+    Parameters
+    ----------
+    function : callable
+        What the task calls.
+    """
+    global _last_delayed
+    known, wrapper = _last_delayed
+    if known is function and wrapper is not None:
+        return wrapper
+
+    def delayed_function(*args: Any, **kwargs: Any) -> Task:
+        return function, args, kwargs
+
+    try:
+        functools.update_wrapper(delayed_function, function)
+    except AttributeError:  # it needs attributes that some callables refuse to give
+        return delayed_function
+    if type(function) is FunctionType and not function.__closure__:
+        _last_delayed = (function, delayed_function)
+    return delayed_function
+
+
+def effective_n_jobs(n_jobs: int | None = -1) -> int:
+    """Tell how many workers a call would have with this `n_jobs`, here and with the settings in force.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default -1
+        As for `Parallel`; None takes the context's.
+    """
+    chosen = resolve_backend(None, resolve("prefer", UNSET), resolve("require", UNSET), {}, None)
+    return chosen.backend.effective_n_jobs(resolve_n_jobs(n_jobs, chosen.backend))
+
+
+class Parallel:
+    """Runs functions side by side and gives their results.
+
+    ::
+
+        from math import sqrt
+        from parallel import Parallel, delayed
+
+        Parallel(n_jobs=2)(delayed(sqrt)(i**2) for i in range(10))
+        Parallel(n_jobs=2).map(sqrt, range(10))
+
+    Parameters
+    ----------
+    n_jobs : int, optional
+        Number of workers; -1 for one per CPU, -2 for one less, and so on. None: what `parallel_config` says, else 1.
+        With 1, tasks run in the caller, without any worker.
+    backend : str, ParallelBackendBase or multiprocessing context, optional
+        Where tasks run. None: what `parallel_config` says, else loky if installed, else mp, else threads.
+    return_as : {"list", "generator", "generator_unordered"}, default "list"
+        A list of all results; or a generator that gives them in the order of the input, or as they come. A generator
+        starts at once and works ahead of its consumer: by at most 4 x n_jobs batches and 10,000 tasks.
+    verbose : int, default 0
+        0: silent. Up to 10: a progress line now and then; above: one for every batch. From 50 on to stdout.
+    timeout : float, optional
+        Limit of one task, in seconds, from the moment a worker starts it. When it passes, the call raises
+        `parallel.errors.TaskTimeoutError`, which is both `multiprocessing.TimeoutError` and the builtin `TimeoutError`,
+        and what runs is killed where the backend can. Where the workers are on other hosts, or in an executor of
+        unknown kind, the limit counts from the submission of a task to a free worker.
+    pre_dispatch : int or str, default "2 * n_jobs"
+        Most batches that are sent, or read from the input, ahead of those that are done: a number, arithmetic in
+        ``n_jobs``, or "all" to read the whole input first.
+    batch_size : int or "auto", default "auto"
+        How many tasks are sent together. "auto" measures, and sends just enough to make dispatch cheap.
+    temp_folder, max_nbytes, mmap_mode
+        Taken over from joblib, for sharing large arrays; without effect so far.
+    prefer : {"processes", "threads"}, optional
+        A hint for the default backend.
+    require : {"sharedmem"}, optional
+        Only a backend whose tasks see the caller's own objects will do.
+    total_timeout : float, optional
+        Limit of the whole call, in seconds. When it passes, the call raises `parallel.errors.CallTimeoutError`, which
+        is both of these too.
+    retries : int or Retry, default 0
+        How often a task that failed, passed its limit or lost its worker runs again.
+    return_exceptions : bool, default False
+        True: the exception of a task that failed takes the place of its result, and all others run. False: the first
+        failure ends the call, at once; with "list" the exception has an attribute `partial_results`, a dict of index
+        to result of all that had arrived.
+    **backend_options
+        Options of the backend: for its constructor if it was given by name, else for its `configure`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or arguments contradict each other.
+    """
+
+    n_completed_tasks = 0
+    n_dispatched_tasks = 0
+    n_dispatched_batches = 0
+    n_tasks: int | None = None
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        backend: Any = None,
+        return_as: str = "list",
+        verbose: Any = UNSET,
+        timeout: float | None = None,
+        pre_dispatch: int | str = DEFAULT_PRE_DISPATCH,
+        batch_size: int | str = "auto",
+        temp_folder: Any = UNSET,
+        max_nbytes: Any = UNSET,
+        mmap_mode: Any = UNSET,
+        prefer: Any = UNSET,
+        require: Any = UNSET,
+        *,
+        total_timeout: float | None = None,
+        retries: int | Retry = 0,
+        return_exceptions: bool = False,
+        **backend_options: Any,
+    ) -> None:
+        self.return_as = check_return_as(return_as)
+        self.verbose: int = int(resolve("verbose", verbose) or 0)
+        self.timeout = check_timeout(timeout)
+        self.total_timeout = check_timeout(total_timeout, "total_timeout")
+        self.retries = check_retries(retries)
+        self.return_exceptions = bool(return_exceptions)
+        self.pre_dispatch = pre_dispatch
+        self.batch_size = batch_size
+        self._fixed_batch_size = check_batch_size(batch_size)
+        self.temp_folder = resolve("temp_folder", temp_folder)
+        self.max_nbytes = resolve("max_nbytes", max_nbytes)
+        self.mmap_mode = resolve("mmap_mode", mmap_mode)
+        self.prefer = resolve("prefer", prefer)
+        self.require = resolve("require", require)
+        inner = backend_options.pop("inner_max_num_threads", UNSET)
+        self._chosen = resolve_backend(backend, self.prefer, self.require, backend_options, inner)
+        self._backend: ParallelBackendBase = self._chosen.backend
+        self._backend_kwargs = self._chosen.configure_options
+        self.n_jobs = resolve_n_jobs(n_jobs, self._backend)
+        self._asked_for_one = asked_n_jobs(n_jobs) == 1
+        self._workers = checked_n_jobs(self._backend.effective_n_jobs(self.n_jobs), self._backend, "effective_n_jobs")
+        # Refused here, where the user wrote it, and not in the middle of a call.
+        _evaluate_pre_dispatch(pre_dispatch, max(self._workers, 2) if "n_jobs" in str(pre_dispatch) else 1)
+        # Guards the two below; held while workers start, so that who comes second waits for them.
+        self._blocks_lock = threading.Lock()
+        self._n_blocks = 0
+        self._managed_lease: Lease | None = None
+        self._generator_call: OwnedCall | None = None
+        self._generates_here = False
+        self._meter = Meter(0, repr(self))
+
+    # -- the three ways to call --------------------------------------------------------------------------------------
+
+    def __call__(self, iterable: Iterable[Task]) -> Any:
+        """Run tasks.
+
+        Parameters
+        ----------
+        iterable : iterable of (function, args, kwargs)
+            The tasks, as `delayed` makes them; read lazily.
+
+        Returns
+        -------
+        list or generator
+            The results, as `return_as` says.
+
+        Raises
+        ------
+        Exception
+            The first failure of a task, as itself; what the iterable raises; or one of `parallel.errors`.
+        TypeError
+            If the iterable gives something that is no task.
+        """
+        return self._run(Source.of_calls(iterable))
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
+        """Call `function` with an item of each iterable, as the builtin `map` does; see `__call__`."""
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        return self._run(Source.of_map(_checked(function), iterables))
+
+    def starmap(self, function: Callable[..., Any], iterable: Iterable[Iterable[Any]]) -> Any:
+        """Call `function` with each item of `iterable` as its arguments; see `__call__`."""
+        return self._run(Source.of_starmap(_checked(function), iterable))
+
+    # -- the with block ----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Get the workers, for all calls of the block. Blocks may nest, and be entered by several threads."""
+        with self._blocks_lock:
+            if self._n_blocks == 0 and not self._runs_in_caller(self._workers) and not is_exiting():
+                self._managed_lease = self._lease(is_block=True)
+            self._n_blocks += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the workers back; a generator that is still running is closed."""
+        with self._blocks_lock:
+            self._n_blocks -= 1
+            if self._n_blocks:
+                return
+            running = self._generator_call
+            if running is not None and not running.is_over:
+                running.close_with_block()
+                running.wait()
+            lease, self._managed_lease = self._managed_lease, None
+        if lease is not None:
+            lease.release()
+
+    # -- progress ----------------------------------------------------------------------------------------------------
+
+    def print_progress(self) -> None:
+        """Print a progress line if one is due; called after every batch. Override it to drive a progress bar.
+
+        Called by the owner of the call. `n_completed_tasks`, `n_dispatched_tasks` and `n_tasks` (None where the input
+        has no length) tell how far it is.
+        """
+        total = self.n_tasks
+        is_over = total is not None and self.n_completed_tasks >= total
+        self._meter.update(self.n_completed_tasks, total, is_over)
+
+    def _print(self, text: str) -> None:
+        self._meter.print(text)
+
+    # -- how a call starts -------------------------------------------------------------------------------------------
+
+    def _run(self, source: Source) -> Any:
+        self._wait_for_generator()
+        self.n_completed_tasks = self.n_dispatched_tasks = self.n_dispatched_batches = 0
+        self.n_tasks = source.total
+        is_overridden = type(self).print_progress is not Parallel.print_progress or "print_progress" in vars(self)
+        prints = self.verbose > 0 or is_overridden
+        is_free = self._managed_lease is None
+        runs_here = (
+            is_free and (self._runs_in_caller(self._workers) or _must_run_in_caller())
+        ) or self._is_own_worker()
+        if prints:
+            self._meter = Meter(self.verbose, repr(self))
+            backend_name = "SequentialBackend" if runs_here else type(self._backend).__name__
+            self._meter.begin(backend_name, 1 if runs_here else self._workers)
+        if runs_here:
+            return self._run_here(source, prints)
+        lease = self._lease()  # also inside a block, which holds one of its own
+        try:
+            plan = self._plan(source, lease, prints)
+        except BaseException:
+            lease.release()
+            raise
+        if self.return_as == "list":
+            try:
+                return run_list(plan, source)
+            finally:
+                lease.release()
+        owned, results = make_generator(plan, source, lease.release, _caller())
+        self._generator_call = owned
+        return results
+
+    def _plan(self, source: Source, lease: Lease, prints: bool) -> CallPlan:
+        pre_dispatch = _evaluate_pre_dispatch(self.pre_dispatch, lease.n_jobs)
+        return CallPlan(
+            parallel=self,
+            backend=self._backend,
+            backend_name=self._chosen.name,
+            n_jobs=lease.n_jobs,
+            batch_size=self._fixed_batch_size,
+            pre_dispatch=pre_dispatch,
+            return_as=self.return_as,
+            task_seconds=self.timeout,
+            call_seconds=self.total_timeout,
+            retry=self.retries,
+            return_exceptions=self.return_exceptions,
+            nested=nested_settings(self._backend),
+            prints=prints,
+            hook=_plugins.hooks(),
+            abort=lease.abort,
+        )
+
+    def _runs_in_caller(self, workers: int) -> bool:
+        """Tell whether one worker is best left out; not with a limit set, which needs somebody to watch."""
+        if workers != 1:
+            return False
+        backend = self._backend
+        may = backend.runs_in_caller_when_single or self._asked_for_one
+        is_sequential = self._chosen.name == _plugins.BUILT_IN
+        is_limited = self.timeout is not None or self.total_timeout is not None or self.retries.backoff_seconds > 0
+        return may and (is_sequential or not is_limited)
+
+    def _is_own_worker(self) -> bool:
+        """Tell whether this is a call from a task that runs on the workers it would need."""
+        return busy_mark(self._backend) in BUSY.get()
+
+    def _lease(self, is_block: bool = False) -> Lease:
+        return Lease(self._backend, self._configure, is_block=is_block)
+
+    def _configure(self) -> int:
+        return self._backend.configure(n_jobs=self.n_jobs, parallel=self, **self._backend_kwargs)
+
+    def _wait_for_generator(self) -> None:
+        """Wait for a generator that is being closed; one that is in use is an error."""
+        running = self._generator_call
+        if self._generates_here or (running is not None and not running.is_over and not running.is_closing):
+            raise RuntimeError(
+                "this Parallel object is still running the generator of an earlier call; consume or close it first, "
+                "or use another Parallel object"
+            )
+        if running is not None:
+            running.wait()
+            self._generator_call = None
+
+    def _run_here(self, source: Source, prints: bool) -> Any:
+        if self.return_as == "list":
+            values: list[Any] = []
+            try:
+                values.extend(self._run_each(source, self._count_one if prints else None))
+            except BaseException as error:
+                keep_partial(error, dict(enumerate(values)))
+                raise
+            self.n_completed_tasks = self.n_dispatched_tasks = len(values)
+            self._tell_end(prints)
+            return values
+        results = self._generate_here(self._run_each(source, self._count_one), prints)
+        next(results)  # up to its first yield: from here on it is running, and dropping it ends that
+        return results
+
+    def _run_each(self, source: Source, each: Callable[[], None] | None) -> Iterator[Any]:
+        policy = InlinePolicy(self.timeout, self.total_timeout, self.retries, self.return_exceptions)
+        return run_in_caller(source, each, policy)
+
+    def _generate_here(self, results: Iterator[Any], prints: bool) -> Generator[Any, None, None]:
+        self._generates_here = True
+        try:
+            yield None
+            yield from results
+            self._tell_end(prints)
+        finally:
+            self._generates_here = False
+
+    def _tell_end(self, prints: bool) -> None:
+        if self.n_tasks is None:
+            self.n_tasks = self.n_completed_tasks  # only now known, for the last line
+            if prints:
+                self.print_progress()
+
+    def _count_one(self) -> None:
+        self.n_dispatched_tasks += 1
+        self.n_completed_tasks += 1
+        self.print_progress()
+
+    def __repr__(self) -> str:
+        n_jobs = getattr(self, "n_jobs", None)
+        return f"Parallel(n_jobs={n_jobs})"
+
+
+def _caller() -> tuple[str, int]:
+    """Give file and line of the code that called into this package, for warnings that come much later."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _must_run_in_caller() -> bool:
+    if is_exiting():
+        warn_of_exit(stacklevel=4)
+        return True
+    return False
+
+
+def _checked(function: Any) -> Callable[..., Any]:
+    if not callable(function):
+        raise TypeError(f"the function to call must be callable, not {function!r}")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,102 @@
+"""Whether a failed task runs again, and when. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from parallel.errors import ParallelError, annotate
+
+__all__ = ["Attempts", "Retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, on which failures and after which delay a task runs again.
+
+    Parameters
+    ----------
+    attempts : int, default 3
+        Most times a task runs, the first included. (``retries=2`` is short for ``Retry(attempts=3)``.)
+    on : tuple of exception types, default (Exception,)
+        What to try again after: exceptions of tasks, `TaskTimeoutError`, `WorkerLostError`.
+    backoff_seconds : float, default 0
+        Delay before the second attempt; doubled for each one after it. Workers run other tasks meanwhile.
+    jitter : float, default 0
+        Share of the delay, 0 to 1, by which it is varied at random, so that tasks that failed together do not come back
+        together.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of range, or `on` holds something that is no exception type.
+    """
+
+    attempts: int = 3
+    on: tuple[type[BaseException], ...] = (Exception,)
+    backoff_seconds: float = 0.0
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        attempts: Any = self.attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"attempts must be an integer of at least 1, not {self.attempts!r}")
+        kinds: Any = self.on
+        if not isinstance(kinds, tuple):
+            kinds = (kinds,)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(f"on must hold exception types, not {kind!r}")
+        object.__setattr__(self, "on", kinds)
+        if not self.backoff_seconds >= 0:
+            raise ValueError(f"backoff_seconds must be at least 0, not {self.backoff_seconds!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be between 0 and 1, not {self.jitter!r}")
+
+    def delay_seconds(self, attempts: int, generator: random.Random) -> float:
+        """Give the delay after so many attempts that failed."""
+        delay: float = self.backoff_seconds * 2 ** min(attempts - 1, 30)
+        return delay * (1 + self.jitter * generator.uniform(-1, 1))
+
+
+#: Without `retries`: every task once.
+ONCE = Retry(attempts=1)
+
+
+class Attempts:
+    """Counts the attempts of tasks that have failed at least once."""
+
+    def __init__(self, retry: Retry) -> None:
+        self.retry = retry
+        self._counts: dict[int, int] = {}
+        self._generator: random.Random | None = None
+
+    def fail(self, index: int, error: BaseException) -> float | None:
+        """Count a failed attempt; give the delay after which to try again, None if this failure stands.
+
+        A failure that stands, and counts more than one attempt, says so in a note.
+        """
+        count = self._counts.get(index, 0) + 1
+        if count < self.retry.attempts and isinstance(error, self.retry.on):
+            self._counts[index] = count
+            if self._generator is None:
+                # Only delays come from it, so its seed does not matter; fixed, so that a schedule can be run again.
+                self._generator = random.Random(0)  # noqa: S311
+            return self.retry.delay_seconds(count, self._generator)
+        self._counts.pop(index, None)
+        if isinstance(error, ParallelError):
+            error.attempts = count
+        if count > 1:
+            annotate(error, f"this was attempt {count} of {self.retry.attempts}")
+        return None
+
+    def succeed(self, start: int, stop: int) -> None:
+        """Forget the counts of tasks that are done."""
+        if self._counts:
+            for index in [known for known in self._counts if start <= known < stop]:
+                del self._counts[index]
+
+    def attempts(self, index: int) -> int:
+        """Tell how many attempts of a task have failed so far."""
+        return self._counts.get(index, 0)

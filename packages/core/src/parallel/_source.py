@@ -1,0 +1,154 @@
+"""The input of a call: reads the user's iterator, in pieces whose size follows its pace, and checks what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from time import monotonic
+from typing import Any
+
+from parallel._task import Kind, describe_function
+
+__all__ = ["Source"]
+
+#: How long to read at a time. Meanwhile results wait and workers may run dry, so it is kept short against the time of a
+#: batch (some milliseconds).
+_READ_SECONDS = 0.001
+
+#: The most that is read without a look at the clock, from an iterator that was fast so far: if it becomes slow or
+#: blocks, this many tasks are held back at most.
+_MAX_PIECE = 256
+
+#: Inputs that are read without running code of the user.
+_PLAIN_INPUTS = (list, tuple, range)
+
+
+class Source:
+    """An iterator over tasks of one form.
+
+    Parameters
+    ----------
+    tasks
+        The user's iterable.
+    kind, function
+        The form of the tasks, and their function where the form has one.
+    total
+        How many there are, if known.
+    """
+
+    def __init__(
+        self, tasks: Iterable[Any], kind: Kind, function: Callable[..., Any] | None = None, total: int | None = None
+    ) -> None:
+        self.kind = kind
+        self.function = function
+        self.total = total
+        self._is_plain = isinstance(tasks, _PLAIN_INPUTS)
+        self._iterator: Iterator[Any] = iter(tasks)
+        self._n_read = 0
+        self._piece = 1
+
+    @classmethod
+    def of_calls(cls, tasks: Iterable[Any]) -> Source:
+        """Read ``(function, args, kwargs)`` tuples."""
+        return cls(tasks, Kind.CALLS, total=_length(tasks))
+
+    @classmethod
+    def of_map(cls, function: Callable[..., Any], iterables: tuple[Iterable[Any], ...]) -> Source:
+        """Read the arguments of ``map(function, *iterables)``, which ends with the shortest of them."""
+        if len(iterables) == 1:
+            return cls(iterables[0], Kind.ITEMS, function, _length(iterables[0]))
+        lengths = [_length(iterable) for iterable in iterables]
+        total = None if None in lengths else min(length for length in lengths if length is not None)
+        return cls(zip(*iterables, strict=False), Kind.ARGS, function, total)
+
+    @classmethod
+    def of_starmap(cls, function: Callable[..., Any], iterable: Iterable[Iterable[Any]]) -> Source:
+        """Read tuples of arguments."""
+        return cls(map(tuple, iterable), Kind.ARGS, function, _length(iterable))
+
+    def read(self, count: int) -> tuple[list[Any], bool, BaseException | None]:
+        """Read up to `count` tasks; fewer when the iterator is slow, but at least one unless it ends.
+
+        Returns
+        -------
+        tasks
+            What was read; also when the iterator raised after them.
+        exhausted
+            Whether it has no more.
+        error
+            What the iterator raised, or a TypeError about a task that is none.
+        """
+        tasks: list[Any] = []
+        exhausted = False
+        error: BaseException | None = None
+        try:
+            exhausted = self._read_plain(tasks, count) if self._is_plain else self._read_paced(tasks, count)
+        except Exception as raised:
+            error = raised
+        if self.kind is Kind.CALLS:
+            wrong = _find_wrong(tasks)
+            if wrong is not None:
+                error = _wrong_task(self._n_read + wrong, tasks[wrong])
+                del tasks[wrong:]
+                exhausted = False  # or the call could be over before it hears of the error
+        self._n_read += len(tasks)
+        return tasks, exhausted, error
+
+    def _read_plain(self, tasks: list[Any], count: int) -> bool:
+        tasks.extend(islice(self._iterator, count))
+        return len(tasks) < count
+
+    def _read_paced(self, tasks: list[Any], count: int) -> bool:
+        begin = now = monotonic()
+        while len(tasks) < count and now - begin < _READ_SECONDS:
+            size = min(self._piece, count - len(tasks))
+            before = len(tasks)
+            tasks.extend(islice(self._iterator, size))  # keeps what came before an error
+            if len(tasks) - before < size:
+                return True
+            last, now = now, monotonic()
+            if now - last < _READ_SECONDS / 4:
+                self._piece = min(max(self._piece, size * 4), _MAX_PIECE)
+            else:
+                self._piece = max(size // 2, 1)
+        return False
+
+    def __iter__(self) -> Iterator[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]]:
+        """Yield every task as (function, args, kwargs), read one at a time, for a call without workers."""
+        if self.kind is not Kind.CALLS:
+            function = self.function
+            assert function is not None
+            for item in self._iterator:
+                yield function, (item,) if self.kind is Kind.ITEMS else item, {}
+            return
+        for index, task in enumerate(self._iterator):
+            if type(task) is not tuple or len(task) != 3:
+                wrong = _find_wrong([task])
+                if wrong is not None:
+                    raise _wrong_task(index, task)
+            yield task
+
+
+def _length(tasks: object) -> int | None:
+    try:
+        return len(tasks)  # type: ignore[arg-type]
+    except Exception:  # generators have none, and a lazy sequence may fail to tell
+        return None
+
+
+def _find_wrong(tasks: list[Any]) -> int | None:
+    """Give the position of the first that is not a task. Two passes in C are enough where all are tuples of three."""
+    if set(map(type, tasks)) <= {tuple} and set(map(len, tasks)) <= {3}:
+        return None
+    for position, task in enumerate(tasks):
+        if not isinstance(task, tuple) or len(task) != 3:
+            return position
+    return None
+
+
+def _wrong_task(index: int, task: object) -> TypeError:
+    what = f"a function ({describe_function(task)})" if callable(task) else f"{type(task).__name__} {task!r:.80}"
+    return TypeError(
+        f"task {index} of the input is {what}; a task is the tuple (function, args, kwargs), as delayed(f)(x) makes "
+        "it; to call one function on many items, use Parallel(...).map(f, items)"
+    )

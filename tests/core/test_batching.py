@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel._batching import AdaptiveBatching, BackendBatching, FixedBatching
+
+ROUND_TRIP = 0.0002
+
+
+def run(batching: AdaptiveBatching, task_seconds: float, n_batches: int = 20, round_trip: float = ROUND_TRIP) -> int:
+    """Let batches of tasks that last `task_seconds` come back, cut short by their budget as a worker would."""
+    for _ in range(n_batches):
+        size = batching.next_size(None)
+        budget = batching.budget_seconds
+        assert budget is not None
+        done = size
+        if task_seconds > 0:
+            done = max(min(size, int(budget / task_seconds) + 1), 1)
+        batching.record(size, done, done * task_seconds, round_trip)
+    return batching.next_size(None)
+
+
+# -- fixed -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fixed_size_stays_whatever_happens() -> None:
+    batching = FixedBatching(5)
+    batching.record(5, 5, 10.0, 0.1)
+    assert [batching.next_size(remaining) for remaining in (None, 100, 1)] == [5, 5, 5]
+
+
+def test_batches_of_a_fixed_size_are_not_cut_short() -> None:
+    assert FixedBatching(5).budget_seconds is None
+
+
+def test_short_batches_queue_at_the_worker_and_long_ones_do_not() -> None:
+    batching = FixedBatching(1)
+    assert not batching.queues()  # nothing known yet
+    batching.record(1, 1, 1e-6, ROUND_TRIP)
+    assert batching.queues()
+    batching.record(1, 1, 1.0, ROUND_TRIP)
+    assert not batching.queues()
+
+
+# -- the backend's -----------------------------------------------------------------------------------------------------
+
+
+def test_the_backend_is_asked_before_each_batch() -> None:
+    sizes = iter([3, 7, 1])
+    batching = BackendBatching(lambda: next(sizes))
+    assert [batching.next_size(None) for _ in range(3)] == [3, 7, 1]
+
+
+@pytest.mark.parametrize("said", [None, 0, -4])
+def test_a_backend_that_says_nothing_useful_gets_batches_of_one(said: int | None) -> None:
+    assert BackendBatching(lambda: said).next_size(None) == 1
+
+
+# -- adaptive ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_batch_is_one_task() -> None:
+    assert AdaptiveBatching(2).next_size(None) == 1
+
+
+def test_batches_of_short_tasks_grow_until_dispatch_costs_little() -> None:
+    size = run(AdaptiveBatching(2), task_seconds=1e-5)
+    assert size * 1e-5 >= 0.9 * ROUND_TRIP / 0.02
+
+
+def test_batches_grow_by_a_factor_and_not_by_ones() -> None:
+    batching = AdaptiveBatching(2)
+    sizes = []
+    for _ in range(5):
+        sizes.append(batching.next_size(None))
+        run(batching, task_seconds=1e-7, n_batches=1)
+    assert sizes == [1, 8, 64, 512, 4096]
+
+
+def test_tasks_without_any_duration_do_not_make_endless_batches() -> None:
+    assert run(AdaptiveBatching(2, max_size=1000), task_seconds=0.0) == 1000
+
+
+def test_long_tasks_go_one_by_one() -> None:
+    assert run(AdaptiveBatching(2), task_seconds=1.0) == 1
+
+
+def test_slow_tasks_after_fast_ones_cost_one_budget_and_no_more() -> None:
+    batching = AdaptiveBatching(2)
+    size = run(batching, task_seconds=1e-6)
+    assert size > 1000
+    budget = batching.budget_seconds
+    assert budget is not None and budget < 1.0
+    batching.record(size, 1, 1.0, ROUND_TRIP)
+    assert batching.next_size(None) == 1
+
+
+def test_fast_tasks_after_slow_ones_are_believed_after_some_batches() -> None:
+    batching = AdaptiveBatching(2)
+    run(batching, task_seconds=1.0)
+    assert run(batching, task_seconds=1e-5, n_batches=40) > 100
+
+
+def test_a_slow_way_to_the_worker_makes_longer_batches() -> None:
+    near = run(AdaptiveBatching(2), task_seconds=1e-4)
+    far = run(AdaptiveBatching(2), task_seconds=1e-4, round_trip=0.02, n_batches=40)
+    assert far > 10 * near
+
+
+def test_one_batch_that_was_held_up_is_no_slow_way() -> None:
+    batching = AdaptiveBatching(2)
+    size = run(batching, task_seconds=1e-4)
+    batching.record(size, size, size * 1e-4, 5.0)
+    assert batching.next_size(None) <= 2 * size
+
+
+def test_the_end_of_a_known_input_is_divided_among_the_workers() -> None:
+    batching = AdaptiveBatching(4)
+    size = run(batching, task_seconds=1e-4)
+    assert size > 20
+    assert batching.next_size(40) == 5
+    assert batching.next_size(100_000) == size
+
+
+def test_the_end_is_not_divided_into_batches_that_cost_more_than_they_do() -> None:
+    batching = AdaptiveBatching(4)
+    run(batching, task_seconds=1e-6)
+    assert batching.next_size(100) >= int(ROUND_TRIP / 1e-6) // 2
+
+
+@given(
+    n_jobs=st.integers(1, 100),
+    max_size=st.integers(1, 10_000),
+    events=st.lists(
+        st.tuples(
+            st.integers(1, 10_000),
+            st.floats(0.0, 1.0),
+            st.floats(0.0, 1e4),
+            st.one_of(st.none(), st.floats(0.0, 1e4)),
+            st.one_of(st.none(), st.integers(0, 10**9)),
+        ),
+        max_size=30,
+    ),
+)
+def test_whatever_is_measured_the_size_stays_between_one_and_the_largest(
+    n_jobs: int, max_size: int, events: list[tuple[int, float, float, float | None, int | None]]
+) -> None:
+    batching = AdaptiveBatching(n_jobs, max_size)
+    for sent, share, seconds, round_trip, remaining in events:
+        batching.record(sent, int(sent * share), seconds, round_trip)
+        size = batching.next_size(remaining)
+        assert isinstance(size, int)
+        assert 1 <= size <= max_size
+        assert batching.budget_seconds is not None and 0 < batching.budget_seconds <= 4.0
+        batching.queues()
+
+
+def test_the_repr_tells_the_size() -> None:
+    assert repr(FixedBatching(3)) == "<FixedBatching 3>"
+    assert repr(AdaptiveBatching(2, 100)) == "<AdaptiveBatching 1 of at most 100>"
