@@ -1,0 +1,54 @@
+"""The suite for one backend: `BackendConformance`."""
+
+from __future__ import annotations
+
+import pytest
+
+_PARTS = ("contract", "errors", "faults", "generators", "lifecycle", "limits", "pickling", "results")
+pytest.register_assert_rewrite("parallel_testkit._suite", *(f"parallel_testkit._conformance_{part}" for part in _PARTS))
+
+from parallel_testkit._conformance_contract import ContractTests  # noqa: E402 - after their asserts can be rewritten
+from parallel_testkit._conformance_errors import ErrorTests  # noqa: E402
+from parallel_testkit._conformance_faults import FaultTests  # noqa: E402
+from parallel_testkit._conformance_generators import GeneratorTests  # noqa: E402
+from parallel_testkit._conformance_lifecycle import LifecycleTests  # noqa: E402
+from parallel_testkit._conformance_limits import LimitTests  # noqa: E402
+from parallel_testkit._conformance_pickling import PicklingTests  # noqa: E402
+from parallel_testkit._conformance_results import ResultTests  # noqa: E402
+
+__all__ = ["BackendConformance"]
+
+
+class BackendConformance(
+    ResultTests, ErrorTests, FaultTests, LimitTests, PicklingTests, GeneratorTests, LifecycleTests, ContractTests
+):
+    """All that `parallel` needs of a backend, as tests for pytest.
+
+    ::
+
+        class TestMine(BackendConformance):
+            backend = "mine"
+            options = {"address": "localhost"}
+
+    or, where the options have to be made and cleaned up::
+
+        class TestPool(BackendConformance):
+            backend = "futures"
+
+            @pytest.fixture
+            def backend_options(self):
+                with ThreadPoolExecutor(self.n_jobs) as executor:
+                    yield {"executor": executor}
+
+    A test of something that the backend does not declare is skipped, with the reason. The workers must see the files
+    of the machine that runs the tests, and must be able to import this package.
+
+    Attributes
+    ----------
+    backend : str or subclass of ParallelBackendBase
+        The backend under test: the name by which it is found, or its class.
+    options : mapping
+        Options of its constructor.
+    n_jobs : int
+        How many workers to ask for; at least 2.
+    """

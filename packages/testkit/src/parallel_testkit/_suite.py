@@ -1,0 +1,131 @@
+"""What all parts of the suite share: the backend under test, and how tests reach it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from parallel import Parallel
+from parallel.backend import ParallelBackendBase
+from parallel_testkit import _tasks
+from parallel_testkit._signals import Gate, Mailbox, Tally
+
+__all__ = ["MODES", "Make", "Suite", "every_mode"]
+
+#: The values of ``return_as``.
+MODES = ("list", "generator", "generator_unordered")
+
+#: Runs a test once for each value of ``return_as``.
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+#: Makes a `Parallel` on the backend under test.
+Make = Callable[..., Parallel]
+
+
+class Suite:
+    """Base of the parts of `BackendConformance`."""
+
+    #: The backend under test: a name, or a subclass of `ParallelBackendBase`.
+    backend: ClassVar[str | type[ParallelBackendBase]]
+    #: Options of the backend's constructor. Override the fixture `backend_options` where they have to be made.
+    options: ClassVar[Mapping[str, Any]] = {}
+    #: How many workers to ask for; at least 2.
+    n_jobs: ClassVar[int] = 2
+
+    @pytest.fixture
+    def backend_options(self) -> Any:
+        """Options of the backend's constructor; an override may yield them and clean up afterwards."""
+        return dict(self.options)
+
+    @pytest.fixture
+    def make(self, backend_options: dict[str, Any]) -> Make:
+        """Make a `Parallel` on the backend under test; arguments are those of `Parallel`."""
+
+        def make_parallel(**arguments: Any) -> Parallel:
+            given: dict[str, Any] = {"n_jobs": self.n_jobs, **arguments}
+            if isinstance(self.backend, str):
+                return Parallel(**{"backend": self.backend, **backend_options, **given})
+            return Parallel(**{"backend": self.backend(**backend_options), **given})
+
+        return make_parallel
+
+    @pytest.fixture
+    def declared(self, make: Make) -> ParallelBackendBase:
+        """A backend object, for what it declares."""
+        return backend_of(make())
+
+    @pytest.fixture
+    def crosses_processes(self, make: Make) -> bool:
+        """Whether tasks run in other processes, so that they are pickled; found out by looking."""
+        known = type(self).__dict__.get("_crosses_processes")
+        if known is None:
+            known = os.getpid() not in make().map(_tasks.process_id, range(self.n_jobs))
+            type(self)._crosses_processes = known  # type: ignore[attr-defined]
+        return bool(known)
+
+    @pytest.fixture
+    def only_across_processes(self, crosses_processes: bool) -> None:
+        """Skip the test where nothing is pickled."""
+        if not crosses_processes:
+            pytest.skip(f"tasks of the backend {self.backend!r} run in the caller's process: nothing is pickled")
+
+    # Made after `make`, so that it is opened before the workers are ended: nothing waits for it any more.
+    @pytest.fixture
+    def gate(self, make: Make, pipes: Path) -> Iterator[Gate]:
+        """A gate that is opened at the end of the test."""
+        with Gate(pipes / "gate") as gate:
+            yield gate
+
+    @pytest.fixture
+    def mailbox(self, pipes: Path) -> Iterator[Mailbox]:
+        """Messages from tasks."""
+        with Mailbox(pipes / "mailbox") as mailbox:
+            yield mailbox
+
+    @pytest.fixture
+    def tally(self, tmp_path: Path) -> Tally:
+        """Counts what tasks did."""
+        return Tally(tmp_path / "tally")
+
+    @pytest.fixture
+    def pipes(self, tmp_path: Path) -> Path:
+        """A folder that can hold named pipes."""
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes, through which a test holds its tasks")
+        return tmp_path
+
+    @pytest.fixture
+    def own_temp_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder for temporary files that nobody else uses."""
+        folder = tmp_path / "tmp"
+        folder.mkdir()
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        return folder
+
+
+def backend_of(parallel: Parallel) -> ParallelBackendBase:
+    """Give the backend object of a `Parallel`; the attribute has the name that joblib's users know."""
+    return parallel._backend
+
+
+def join_new_threads(before: set[threading.Thread], seconds: float = 30.0) -> None:
+    """Wait for the threads that a call has started, so that what they do at their end has been done.
+
+    Parameters
+    ----------
+    before
+        The threads that there were.
+    seconds
+        For each; not a measurement.
+    """
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("parallel-call"):
+            thread.join(seconds)
+            assert not thread.is_alive(), f"{thread.name} is still running"

@@ -1,0 +1,182 @@
+"""The tasks of the suite: in a module that every worker can import. Light: no pytest here."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from parallel import Parallel, delayed, effective_n_jobs
+from parallel_testkit._signals import Gate, Mailbox, Tally
+
+__all__ = [
+    "EXITS",
+    "Adder",
+    "HoldsLock",
+    "Refuses",
+    "ThreeArguments",
+    "add",
+    "announce_and_wait",
+    "count_and_return",
+    "default_workers",
+    "environment",
+    "fail",
+    "fail_at",
+    "fail_with_lock",
+    "fail_with_three_arguments",
+    "give_lock",
+    "nested",
+    "nested_failure",
+    "noop",
+    "process_id",
+    "raise_exit",
+    "read_length",
+    "square",
+    "wait_for",
+    "zeros",
+]
+
+EXITS: dict[str, type[BaseException]] = {
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+}
+
+
+def noop(value: Any = None) -> Any:
+    return value
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def add(left: int, right: int = 0, *more: int) -> int:
+    return left + right + sum(more)
+
+
+def process_id(_: Any = None) -> int:
+    return os.getpid()
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def zeros(count: int) -> bytes:
+    return bytes(count)
+
+
+def read_length(data: bytes) -> int:
+    return len(data)
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+def fail(message: str) -> None:
+    raise LookupError(message)
+
+
+def fail_at(bad: int, number: int) -> int:
+    if number == bad:
+        raise LookupError(f"bad number {number}")
+    return number
+
+
+class ThreeArguments(Exception):  # noqa: N818 - what it stands for is in its name
+    """Cannot be unpickled the usual way: its class wants three arguments, `args` has one."""
+
+    def __init__(self, what: str, where: str, code: int) -> None:
+        super().__init__(f"{what} in {where}")
+        self.what = what
+        self.where = where
+        self.code = code
+
+
+def fail_with_three_arguments() -> None:
+    raise ThreeArguments("smoke", "the kitchen", 7)
+
+
+class HoldsLock(Exception):  # noqa: N818 - what it stands for is in its name
+    """Has an attribute that cannot be pickled."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+def fail_with_lock(message: str) -> None:
+    raise HoldsLock(message)
+
+
+def raise_exit(name: str) -> None:
+    raise EXITS[name]("from a task")
+
+
+def give_lock() -> dict[str, Any]:
+    return {"model": [1, threading.Lock()]}
+
+
+class Refuses:
+    """Can be pickled, and refuses to be unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ValueError("this object refuses to be unpickled")
+
+
+# -- what waits, and what tells ----------------------------------------------------------------------------------------
+
+
+def wait_for(gate: Gate, value: Any = None) -> Any:
+    gate.wait()
+    return value
+
+
+def announce_and_wait(mailbox: Mailbox, gate: Gate, value: Any) -> Any:
+    mailbox.send(value)
+    gate.wait()
+    return value
+
+
+def count_and_return(tally: Tally, value: Any) -> Any:
+    tally.add()
+    return value
+
+
+# -- objects with methods, and calls inside tasks ----------------------------------------------------------------------
+
+
+class Adder:
+    """Has a method, and a callable instance."""
+
+    def __init__(self, summand: int) -> None:
+        self.summand = summand
+
+    def add(self, number: int) -> int:
+        return number + self.summand
+
+    def __call__(self, number: int) -> int:
+        return number + self.summand
+
+
+def default_workers(_: Any = None) -> int:
+    return effective_n_jobs(None)
+
+
+def nested(width: int, depth: int) -> int:
+    """Run a tree of calls and give the number of its leaves."""
+    if depth == 0:
+        return 1
+    counts = Parallel(n_jobs=2)(delayed(nested)(width, depth - 1) for _ in range(width))
+    return int(sum(counts))
+
+
+def nested_failure() -> list[Any]:
+    results: list[Any] = Parallel(n_jobs=2)(delayed(fail_at)(1, i) for i in range(3))
+    return results
