@@ -1,0 +1,127 @@
+"""The contract of `parallel.backend`, on an executor that the user brings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+from parallel.backend import Job, ParallelBackendBase, WorkerLostError, cpu_count
+
+__all__ = ["FuturesBackend"]
+
+#: Where executors say how many workers they have: the standard library's and loky's, and mpi4py's.
+_WORKER_ATTRIBUTES = ("_max_workers", "num_workers")
+
+
+def _is_process_pool(executor: Executor) -> bool:
+    """Tell whether it is a pool of processes of this host; without importing what made it."""
+    for module in ("concurrent.futures.process", "loky.process_executor"):
+        kind = getattr(sys.modules.get(module), "ProcessPoolExecutor", None)
+        if kind is not None and isinstance(executor, kind):
+            return True
+    return False
+
+
+class FuturesBackend(ParallelBackendBase):
+    """Runs tasks in an executor of the user's, which is never shut down.
+
+    ::
+
+        with ProcessPoolExecutor() as executor:
+            Parallel(backend="futures", executor=executor)(delayed(f)(x) for x in data)
+
+    What is submitted to executors other than `ThreadPoolExecutor` pickles as bytes made by cloudpickle's rules, so
+    lambdas and functions of ``__main__`` work there too.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        Where tasks run.
+    nesting_level, inner_max_num_threads
+        See `ParallelBackendBase`.
+
+    Raises
+    ------
+    TypeError
+        If `executor` is none.
+    """
+
+    supports_retrieve_callback = True
+    #: An executor of one worker may be anywhere; whoever brings one wants tasks to run there.
+    runs_in_caller_when_single = False
+
+    def __init__(
+        self,
+        executor: Executor | None = None,
+        *,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        if not isinstance(executor, Executor):
+            raise TypeError(
+                "the backend 'futures' needs an executor: Parallel(backend='futures', executor=ex) or "
+                f"parallel_config('futures', executor=ex), with a concurrent.futures.Executor and not {executor!r}"
+            )
+        self._executor = executor
+        in_threads = isinstance(executor, ThreadPoolExecutor)
+        self.supports_sharedmem = in_threads
+        self.uses_threads = in_threads
+        # Only what is known to run on this host may look for the call's board there.
+        in_processes = _is_process_pool(executor)
+        self.wire = "bytes" if in_processes else "objects"
+        self.same_host = in_threads or in_processes
+        self.loses_all_workers = in_processes
+        self.default_n_jobs = self._n_workers() or cpu_count()
+
+    def _n_workers(self) -> int | None:
+        for name in _WORKER_ATTRIBUTES:
+            value = getattr(self._executor, name, None)
+            if isinstance(value, int) and value > 0:
+                return value
+        return None
+
+    @property
+    def worker_owner(self) -> object:
+        """The executor; see `ParallelBackendBase`."""
+        return self._executor
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """As many as the executor has; fewer if `n_jobs` says so; what `n_jobs` says where the executor does not."""
+        known = self._n_workers()
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return known or cpu_count()
+        if n_jobs < 0:
+            return max((known or cpu_count()) + 1 + n_jobs, 1)
+        return min(n_jobs, known or n_jobs)
+
+    def submit(self, func: Job, callback: Callable[[Any], None]) -> Future[Any]:
+        """Give a job to the executor; see `ParallelBackendBase`."""
+        try:
+            future = self._executor.submit(func)
+        except BrokenExecutor as error:
+            raise self._lost(error) from error
+        future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, future: Future[Any]) -> Any:
+        """Give the outcome; see `ParallelBackendBase`."""
+        try:
+            return future.result()
+        except BrokenExecutor as error:
+            raise self._lost(error) from error
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Drop a job that has not started; see `ParallelBackendBase`."""
+        future.cancel()
+
+    def _lost(self, error: BrokenExecutor) -> WorkerLostError:
+        kind = type(self._executor).__name__
+        return WorkerLostError(
+            f"the {kind} behind the backend 'futures' is broken and will take no more tasks: {error}; make a new one",
+            backend="futures",
+        )
