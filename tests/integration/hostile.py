@@ -1,0 +1,128 @@
+"""Tasks that do what tasks should not do, and what is expected of each; light, because workers import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from parallel.errors import ResultPicklingError, WorkerLostError
+
+
+class ThreeArguments(Exception):  # noqa: N818 - what it stands for is in its name
+    """Cannot be unpickled the usual way: its class wants three arguments, `args` has one."""
+
+    def __init__(self, what: str, where: str, code: int) -> None:
+        super().__init__(f"{what} in {where}: {code}")
+
+
+class HoldsLock(Exception):  # noqa: N818
+    def __init__(self) -> None:
+        super().__init__("holds a lock", threading.Lock())
+        self.lock = threading.Lock()
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return int, ("x",)
+
+
+class ExitsWhenPickled:
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit("while it was pickled")
+
+
+def give_lock() -> Any:
+    return threading.Lock()
+
+
+def raise_three_arguments() -> None:
+    raise ThreeArguments("smoke", "the kitchen", 7)
+
+
+def raise_with_lock() -> None:
+    raise HoldsLock
+
+
+def recurse(depth: int = 0) -> int:
+    return recurse(depth + 1) + 1
+
+
+def raise_huge() -> None:
+    raise ValueError("x" * 5_000_000)
+
+
+def leave() -> None:
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt("from a task")
+
+
+def end_at_once() -> None:
+    os._exit(7)
+
+
+def close_everything() -> None:
+    os.closerange(3, 256)
+
+
+def give_deep() -> Any:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+def raise_unprintable() -> None:
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    raise UnprintableError
+
+
+#: What a task does to the class of the error that it costs.
+HOSTILE: dict[Callable[[], Any], type[BaseException]] = {
+    give_lock: ResultPicklingError,
+    raise_three_arguments: ThreeArguments,
+    raise_with_lock: HoldsLock,
+    recurse: RecursionError,
+    raise_huge: ValueError,
+    leave: SystemExit,
+    end_at_once: WorkerLostError,
+    close_everything: WorkerLostError,
+    Unreadable: ResultPicklingError,
+    ExitsWhenPickled: ResultPicklingError,
+    give_deep: ResultPicklingError,
+    interrupt: KeyboardInterrupt,
+}
+
+
+def kill_worker_at(bad: int, number: int) -> int:
+    if number == bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def work(number: int) -> int:
+    """Take 3 ms."""
+    threading.Event().wait(0.003)
+    return number * number
+
+
+def fail_to_start() -> None:
+    raise ZeroDivisionError("in the initializer")
+
+
+class NotThere:
+    """An initializer that cannot even be unpickled in the worker."""
+
+    def __call__(self) -> None: ...
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return __import__, ("a_module_that_is_not_there",)
