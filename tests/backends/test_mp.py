@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from parallel import Parallel, delayed
+from parallel.errors import BackendError
 from parallel_backend_mp import MpBackend
 from parallel_testkit import BackendConformance
 from tests.backends.workers import kill, process_ids, wait_until_gone
@@ -92,6 +93,23 @@ def test_a_worker_killed_between_two_calls_of_a_block(method: str, tmp_path: Pat
     with parallel_with(method) as parallel:
         kill(min(process_ids(parallel, tmp_path)))
         assert list(parallel.map(abs, range(100))) == list(range(100))
+
+
+@every_method
+def test_a_defect_in_the_thread_that_reads_is_an_error_and_no_hang(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parallel = Parallel(n_jobs=2, backend="mp", start_method=method, return_exceptions=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("parallel_backend_mp._frames.FrameReader.read", _fail_to_read)
+        with pytest.raises(BackendError, match=r"no such thing.*defect of parallel-backend-mp") as caught:
+            parallel.map(abs, range(100))
+        assert isinstance(caught.value.__cause__, LookupError)
+    assert parallel.map(abs, range(100)) == list(range(100))
+
+
+def _fail_to_read(reader: object) -> None:
+    raise LookupError("no such thing")
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

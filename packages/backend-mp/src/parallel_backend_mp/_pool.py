@@ -6,7 +6,7 @@ Guarantees:
   where one has to be replaced.)
 - The first processes are started by the constructor, in the thread that calls it and before the I/O thread exists, so
   that "fork" forks no thread of ours.
-- Every future that was submitted ends: with an outcome, or with an error when its worker ends.
+- Every future that was submitted ends: with an outcome, or with an error when its worker, or the I/O thread, ends.
 - After `close` or `kill` no process, thread or descriptor of the pool is left.
 """
 
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from time import monotonic
 
+from parallel.backend import BackendError
 from parallel_backend_mp._frames import READY, STOP, pack
 from parallel_backend_mp._process import Future, Worker
 from parallel_backend_mp._worker import WorkerSetup
@@ -69,6 +70,8 @@ class WorkerPool:
         self._new: deque[Worker] = deque()
         self._lost: list[Worker] = []
         self._is_stopping = False
+        # What ended the I/O thread, which nothing should.
+        self._defect: Exception | None = None
         self._thread: threading.Thread | None = None
         self._selector: selectors.BaseSelector | None = None
         try:
@@ -85,13 +88,22 @@ class WorkerPool:
     @property
     def is_whole(self) -> bool:
         """Whether all workers are alive, as far as is known."""
-        return not self._is_stopping and not any(worker.is_lost for worker in self._workers)
+        is_served = not self._is_stopping and self._defect is None
+        return is_served and not any(worker.is_lost for worker in self._workers)
 
     def submit(self, payload: bytes, lane: int, callback: Callable[[Future], None]) -> Future:
-        """Send a job to a worker, a new one if that is lost. Blocks only while a process is started."""
+        """Send a job to a worker, a new one if that is lost. Blocks only while a process is started.
+
+        Raises
+        ------
+        BackendError
+            If the I/O thread has failed.
+        """
         index = lane % len(self._workers)
         future = Future(callback)
         with self._lock:
+            if self._defect is not None:
+                raise _io_error(self._defect)
             worker = self._workers[index]
             # It may have ended a moment ago, between two calls, say, and the I/O thread has yet to notice.
             if worker.has_ended():
@@ -181,7 +193,7 @@ class WorkerPool:
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._new.extend(self._workers)
         self._watch_new(self._selector)
-        self._thread = threading.Thread(target=self._serve, name="parallel-mp-io", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="parallel-mp-io", daemon=True)
         self._thread.start()
 
     def _stop_io(self) -> None:
@@ -221,9 +233,21 @@ class WorkerPool:
 
     # -- the I/O thread ------------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _run(self) -> None:
         selector = self._selector
         assert selector is not None
+        try:
+            self._serve(selector)
+        except Exception as error:  # a defect: nobody would ever hear of the jobs again
+            with self._lock:
+                self._defect = error
+                futures = [future for worker in (*self._workers, *self._lost) for future in worker.futures]
+                for worker in self._workers:
+                    worker.futures.clear()
+            for future in futures:
+                future.settle(None, _io_error(error))
+
+    def _serve(self, selector: selectors.BaseSelector) -> None:
         while not self._is_stopping:
             for key, events in selector.select():
                 worker = key.data
@@ -307,6 +331,16 @@ class WorkerPool:
             errors = [worker.end_error(is_deliberate=worker.was_killed and not future.is_doomed) for future in futures]
         for future, error in zip(futures, errors, strict=True):
             future.settle(None, error)
+
+
+def _io_error(defect: Exception) -> BackendError:
+    error = BackendError(
+        f"the thread of the backend 'mp' that reads from its workers has failed ({type(defect).__name__}: {defect}); "
+        "this is a defect of parallel-backend-mp",
+        backend="mp",
+    )
+    error.__cause__ = defect
+    return error
 
 
 #: Pools to end when the interpreter exits: multiprocessing's own exit handler would wait for their workers.

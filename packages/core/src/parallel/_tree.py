@@ -25,14 +25,15 @@ def kill_process_tree(pid: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Give the children of a process, theirs, and so on; nothing where there is no /proc."""
+    """Give the children of a process, theirs, and so on; nothing where there is no /proc. Any may be gone meanwhile."""
     found = []
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
-        for listing in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                children = [int(text) for text in listing.read_text().split()]
-                found += children
-                waiting += children
+        threads = f"/proc/{waiting.pop()}/task"
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(threads):
+                with contextlib.suppress(OSError):
+                    children = [int(text) for text in Path(threads, thread, "children").read_text().split()]
+                    found += children
+                    waiting += children
     return found
