@@ -196,13 +196,29 @@ def test_the_core_knows_no_particular_backend() -> None:
 def test_the_package_itself_only_re_exports() -> None:
     tree = ast.parse((CORE / "__init__.py").read_text("utf-8"))
     other = [
-        ast.unparse(node)
+        ast.unparse(node).splitlines()[0]
         for node in tree.body
         if not isinstance(node, ast.Import | ast.ImportFrom)
         and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        and not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"__all__", "__version__"})
+        and not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"__all__", "__version__", "_HOMES"})
     ]
-    assert other == []
+    assert other == ["if TYPE_CHECKING:", "def __getattr__(name: str) -> Any:", "def __dir__() -> list[str]:"]
+
+
+def test_what_the_package_re_exports_when_it_is_used_is_what_type_checkers_see() -> None:
+    tree = ast.parse((CORE / "__init__.py").read_text("utf-8"))
+    (seen,) = [node for node in tree.body if isinstance(node, ast.If)]
+    homes = {
+        alias.name: node.module.removeprefix("parallel.")
+        for node in seen.body
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module != "parallel"
+        for alias in node.names
+    }
+    given = {
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+    }
+    assert given["_HOMES"] == homes
+    assert given["__all__"] == sorted(homes)
 
 
 def test_private_modules_of_the_core_start_with_an_underscore() -> None:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import parallel
+
 #: Must not come along with the core.
 HEAVY = {"multiprocessing", "concurrent.futures", "numpy", "loky", "pluggy", "cloudpickle", "asyncio", "socket"}
 
@@ -21,13 +23,34 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_importing_parallel_brings_nothing_heavy_and_no_backend() -> None:
+@pytest.mark.parametrize("code", ["import parallel", "from parallel import *"])
+def test_importing_parallel_brings_nothing_heavy_and_no_backend(code: str) -> None:
     bare = modules_after("")  # what the interpreter itself, or a .pth file, has imported
-    assert modules_after("import parallel") & (HEAVY | BACKENDS) - bare == set()
+    assert modules_after(code) & (HEAVY | BACKENDS) - bare == set()
+
+
+def test_importing_parallel_brings_no_module_of_its_own_before_it_is_used() -> None:
+    assert {name for name in modules_after("import parallel") if name.startswith("parallel.")} == set()
+
+
+@pytest.mark.parametrize("code", ["parallel.errors.TaskExit", "parallel.backend.Job", "parallel.Parallel"])
+def test_what_is_public_is_there_after_the_package_alone_is_imported(code: str) -> None:
+    modules_after(f"import parallel\n{code}")
+
+
+@pytest.mark.parametrize("name", parallel.__all__)
+def test_what_the_package_exports_can_be_used(name: str) -> None:
+    assert getattr(parallel, name).__name__ == name
+
+
+def test_a_name_that_the_package_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="'parallel' has no attribute 'Paralel'"):
+        parallel.Paralel  # noqa: B018
+    assert "Parallel" in dir(parallel)
 
 
 def test_importing_parallel_scans_nothing() -> None:
-    found = modules_after("import parallel") - modules_after("")
+    found = modules_after("from parallel import *") - modules_after("")
     assert {name for name in found if name.startswith("importlib_metadata")} == set()
 
 

@@ -6,17 +6,24 @@
 
     Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(10))
 
-Importing this package starts nothing and looks for nothing.
+Importing this package starts nothing and looks for nothing; what a name needs is imported when it is first used, so
+that a worker, which needs little, starts quickly (PEP 562).
 """
 
 from __future__ import annotations
 
-from parallel._config import parallel_backend, parallel_config
-from parallel._cpu import cpu_count
-from parallel._parallel import Parallel, delayed, effective_n_jobs
-from parallel._plugins import register_parallel_backend, register_plugin, unregister_plugin
-from parallel._retry import Retry
-from parallel.backend import ParallelBackendBase
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parallel import backend as backend
+    from parallel import errors as errors
+    from parallel._config import parallel_backend, parallel_config
+    from parallel._cpu import cpu_count
+    from parallel._parallel import Parallel, delayed, effective_n_jobs
+    from parallel._plugins import register_parallel_backend, register_plugin, unregister_plugin
+    from parallel._retry import Retry
+    from parallel.backend import ParallelBackendBase
 
 __version__ = "0.1.0"
 
@@ -33,3 +40,31 @@ __all__ = [
     "register_plugin",
     "unregister_plugin",
 ]
+
+#: Public name to the module that has it.
+_HOMES = {
+    "Parallel": "_parallel",
+    "ParallelBackendBase": "backend",
+    "Retry": "_retry",
+    "cpu_count": "_cpu",
+    "delayed": "_parallel",
+    "effective_n_jobs": "_parallel",
+    "parallel_backend": "_config",
+    "parallel_config": "_config",
+    "register_parallel_backend": "_plugins",
+    "register_plugin": "_plugins",
+    "unregister_plugin": "_plugins",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("backend", "errors"):
+        return import_module(f"parallel.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'parallel' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"parallel.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
