@@ -123,6 +123,51 @@ def test_after_an_abort_nobody_waits_for_a_backend_that_cannot_kill() -> None:
     assert backend.log[-1] == "terminate"
 
 
+def test_after_an_abort_a_new_user_waits_until_the_backend_has_been_ended() -> None:
+    class SlowToEnd(HereBackend):
+        def __init__(self) -> None:
+            super().__init__()
+            self.was_configured = threading.Event()
+            self.ends_too_late = False
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+            self.was_configured.set()
+            return super().configure(n_jobs, parallel, **options)
+
+        def terminate(self) -> None:
+            self.ends_too_late = self.was_configured.wait(0.2)
+            super().terminate()
+
+    backend = SlowToEnd()
+    first = lease(backend)
+    first.abort()
+    backend.was_configured.clear()
+    first.release()
+    second = lease(backend)
+    assert not backend.ends_too_late
+    second.release()
+    assert backend.log == ["configure 2", "abort_everything False", "terminate", "configure 2", "terminate"]
+
+
+def test_after_an_abort_a_new_user_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel._lease.ENDING_SECONDS", 0.01)
+    may_end = threading.Event()
+
+    class Endless(HereBackend):
+        def terminate(self) -> None:
+            may_end.wait()
+
+    backend = Endless()
+    first = lease(backend)
+    first.abort()
+    first.release()
+    (ending,) = threads_named("parallel-terminate")
+    second = lease(backend)
+    may_end.set()
+    ending.join()
+    second.release()
+
+
 def test_after_an_abort_a_backend_that_can_kill_is_ended_here() -> None:
     class Killing(HereBackend):
         supports_kill = True

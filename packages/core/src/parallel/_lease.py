@@ -11,12 +11,17 @@ import operator
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from parallel.backend import ParallelBackendBase
 from parallel.errors import BackendContractError
 
 __all__ = ["Lease", "checked_n_jobs"]
+
+
+#: How long a new user waits for a backend that cannot kill and is still being ended after an abort. That is not
+#: waited for by anyone else, and may go on for ever if a task does; by then it has long left the backend's attributes
+#: alone, which it must not change under a new user.
+ENDING_SECONDS = 1.0
 
 
 class _State:
@@ -38,6 +43,8 @@ class _State:
 
 
 _states: dict[int, _State] = {}
+#: Threads that end a backend after an abort, by the id of that.
+_endings: dict[int, threading.Thread] = {}
 _states_lock = threading.Lock()
 
 
@@ -46,6 +53,7 @@ def _forget() -> None:
     global _states_lock
     _states_lock = threading.Lock()
     _states.clear()
+    _endings.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -78,6 +86,7 @@ class Lease:
                     continue  # the last user went away in between
                 if state.users == 0:
                     try:
+                        _wait_for_ending(backend)
                         state.n_jobs = checked_n_jobs(configure(), backend, "configure")
                     except BaseException:
                         _states.pop(id(backend), None)
@@ -126,9 +135,7 @@ class Lease:
                 if state.needs_abort:
                     backend.abort_everything(ensure_ready=False)
                 if state.was_aborted and not backend.supports_kill:
-                    threading.Thread(
-                        target=_terminate_quietly, args=(backend,), name="parallel-terminate", daemon=True
-                    ).start()
+                    _terminate_aside(backend)
                 else:
                     backend.terminate()
             finally:
@@ -153,6 +160,22 @@ def checked_n_jobs(n_jobs: object, backend: ParallelBackendBase, method: str) ->
         ) from None
 
 
-def _terminate_quietly(backend: Any) -> None:
+def _terminate_aside(backend: ParallelBackendBase) -> None:
+    thread = threading.Thread(target=_terminate_quietly, args=(backend,), name="parallel-terminate", daemon=True)
+    with _states_lock:
+        _endings[id(backend)] = thread
+    thread.start()
+
+
+def _terminate_quietly(backend: ParallelBackendBase) -> None:
     with contextlib.suppress(Exception):  # the call has failed already, with an error of its own
         backend.terminate()
+    with _states_lock:
+        if _endings.get(id(backend)) is threading.current_thread():
+            del _endings[id(backend)]
+
+
+def _wait_for_ending(backend: ParallelBackendBase) -> None:
+    thread = _endings.get(id(backend))
+    if thread is not None:
+        thread.join(ENDING_SECONDS)
