@@ -319,6 +319,7 @@ class WorkerPool:
             selector.unregister(worker.death)
         # Its end may be that of the socket only, which a task can close.
         worker.wait(LINGER_SECONDS)
+        worker.was_cut_off = worker.death is not None and not worker.has_ended()
         with self._lock:  # a process that is started meanwhile would have multiprocessing reap this one too
             worker.kill()
             worker.process.join()

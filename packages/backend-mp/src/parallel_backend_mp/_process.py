@@ -78,6 +78,8 @@ class Worker:
         self.is_lost = False
         #: Whether it was ended for the sake of a job that it had.
         self.was_killed = False
+        #: Whether its connection was gone while it still ran, and it had to be ended for that.
+        self.was_cut_off = False
         self._start_error: str | None = None
         self._is_closed = False
         self.sock, theirs = socket.socketpair()
@@ -154,6 +156,8 @@ class Worker:
         code = self.process.exitcode
         signal = -code if code is not None and code < 0 else None
         how = f"was killed by signal {signal}" if signal is not None else f"ended with exit code {code}"
+        if self.was_cut_off:
+            how = "lost its connection, as when a task closes all descriptors of its process, and had to be ended"
         name = f"worker {self.index} (pid {self.process.pid}) of the backend 'mp'"
         if not self.is_ready and signal is None:
             text = f"{name} {how} before it could take a job; what it wrote to stderr says why"
@@ -164,6 +168,7 @@ class Worker:
             exit_code=code if signal is None else None,
             signal=signal,
             is_deliberate=is_deliberate,
+            is_culprit_unclear=self.was_cut_off,
         )
 
 

@@ -289,11 +289,11 @@ class Call:
         note = self._sight.look(job)
         self._sight.forget(job)
         indices = _indices(job.batch)
-        if note is not None and note.is_running:
-            indices = indices[note.position : note.position + 1]
-        lost = lost_error(self._backend_name, indices, error)
         position = note.position if note is not None else None
-        is_running = note is not None and note.is_running
+        is_running = note is not None and note.is_running and not error.is_culprit_unclear
+        if is_running and position is not None:
+            indices = indices[position : position + 1]
+        lost = lost_error(self._backend_name, indices, error)
         deliberate = error.is_deliberate
         self._perform(self.scheduler.on_lost(batch_id, position, is_running, lost, now, is_deliberate=deliberate))
 

@@ -91,6 +91,7 @@ def lost_error(backend_name: str, indices: range, error: WorkerLostError) -> Wor
         task_indices=indices,
         exit_code=error.exit_code,
         signal=error.signal,
+        is_culprit_unclear=error.is_culprit_unclear,
     )
     failure.__cause__ = error.__cause__
     return failure

@@ -49,10 +49,26 @@ def _waiter(pid: int) -> Callable[[], None] | None:
             os._exit(1)
         except OSError:  # a kernel before 5.3, or a sandbox that forbids it
             return None
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return lambda: _ignore(poll.poll())
+        return lambda: _wait_for(pid, descriptor)
     return None
+
+
+def _wait_for(pid: int, descriptor: int) -> None:
+    """Wait for the end of a process, and take nothing else for it: a task may close the descriptor and open others."""
+    while True:
+        _poll(descriptor, None)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return
+        if _poll(descriptor, 0):
+            return
+
+
+def _poll(descriptor: int, milliseconds: int | None) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(milliseconds))
 
 
 if sys.platform == "darwin":

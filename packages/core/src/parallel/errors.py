@@ -96,11 +96,15 @@ class WorkerLostError(BackendError):
     is_deliberate : bool
         Whether the backend ended it because it was asked to, for the sake of another task: what the worker had besides
         runs again, whatever the settings of the call, and is no attempt.
+    is_culprit_unclear : bool
+        Whether the task that ran when the worker was found lost need not be the one to blame, because the worker went
+        on for a while: all that it had begun is suspect then.
     """
 
     exit_code: int | None = None
     signal: int | None = None
     is_deliberate: bool = False
+    is_culprit_unclear: bool = False
 
 
 class BackendNotFoundError(ParallelError, ValueError):
