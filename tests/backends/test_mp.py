@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from parallel import Parallel, delayed
-from parallel.errors import BackendError
+from parallel.errors import BackendError, WorkerLostError
 from parallel_backend_mp import MpBackend
-from parallel_testkit import BackendConformance
-from tests.backends.workers import kill, process_ids, wait_until_gone
+from parallel_backend_mp._process import Worker
+from parallel_testkit import BackendConformance, Gate, Mailbox
+from tests.backends.workers import kill, process_ids, report_process, wait_until_gone
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -79,6 +82,69 @@ def test_other_workers_stay_warm(method: str, tmp_path: Path) -> None:
     assert process_ids(parallel_with(method), tmp_path) == found
 
 
+@every_method
+@pytest.mark.parametrize(("step", "count"), [("kill", 1), ("kill", 2), ("close", 1), ("close", 2)])
+def test_a_second_interrupt_while_workers_are_ended_leaves_none(
+    method: str, step: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Workers that are in endless tasks do not end by themselves.
+    monkeypatch.setattr("parallel_backend_mp._pool.EXIT_SECONDS", 0.05)
+    processes: list[int] = []
+    parallel = Parallel(n_jobs=2, backend="mp", start_method=method, batch_size=1)
+
+    with Mailbox(tmp_path / "ids") as mailbox, Gate(tmp_path / "gate") as gate:
+
+        def tasks() -> Iterator[Any]:
+            for _ in range(2):
+                yield delayed(report_process)(mailbox, gate)
+            processes.extend(int(text) for text in mailbox.receive(2))
+            _interrupt_once(monkeypatch, step, count)
+            raise KeyboardInterrupt("the first")
+
+        with pytest.raises(KeyboardInterrupt, match="the second"):
+            parallel(tasks())
+        for process in processes:
+            wait_until_gone(process)
+    assert parallel.map(abs, range(100)) == list(range(100))
+
+
+@every_method
+@pytest.mark.parametrize(("step", "count"), [("kill", 1), ("close", 2)])
+def test_a_block_goes_on_after_a_second_interrupt(
+    method: str, step: str, count: int, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tasks() -> Iterator[Any]:
+        for _ in range(2):
+            yield delayed(gate.wait)()
+        _interrupt_once(monkeypatch, step, count)
+        raise KeyboardInterrupt("the first")
+
+    with Parallel(n_jobs=2, backend="mp", start_method=method, batch_size=1) as parallel:
+        with pytest.raises(KeyboardInterrupt, match="the second"):
+            parallel(tasks())
+        assert parallel.map(abs, range(100)) == list(range(100))
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with Gate(tmp_path / "gate") as made:
+        yield made
+
+
+def _interrupt_once(monkeypatch: pytest.MonkeyPatch, method: str, count: int) -> None:
+    """Let one call of a method of `Worker` raise in place of what it does."""
+    original = getattr(Worker, method)
+    calls: list[Worker] = []
+
+    def step(worker: Worker) -> None:
+        calls.append(worker)
+        if len(calls) == count:
+            raise KeyboardInterrupt("the second")
+        original(worker)
+
+    monkeypatch.setattr(Worker, method, step)
+
+
 # -- losing workers between calls --------------------------------------------------------------------------------------
 
 
@@ -106,6 +172,31 @@ def test_a_defect_in_the_thread_that_reads_is_an_error_and_no_hang(
             parallel.map(abs, range(100))
         assert isinstance(caught.value.__cause__, LookupError)
     assert parallel.map(abs, range(100)) == list(range(100))
+
+
+def close_everything() -> None:
+    os.closerange(3, 256)
+
+
+def wait_for_ever_the_first_time(mark: str) -> str:
+    try:
+        open(mark, "x").close()
+    except FileExistsError:
+        return "the second time"
+    while True:
+        signal.pause()
+
+
+@every_method
+def test_a_task_is_not_blamed_for_descriptors_that_another_one_of_its_batch_has_closed(
+    method: str, tmp_path: Path
+) -> None:
+    parallel = Parallel(n_jobs=2, backend="mp", start_method=method, return_exceptions=True, batch_size=2)
+    mark = str(tmp_path / "mark")
+    lost, waited = parallel([delayed(close_everything)(), delayed(wait_for_ever_the_first_time)(mark)])
+    assert isinstance(lost, WorkerLostError)
+    assert "task 0" in str(lost)
+    assert waited == "the second time"
 
 
 def _fail_to_read(reader: object) -> None:

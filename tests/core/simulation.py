@@ -351,7 +351,7 @@ class Simulation:
         for other in self.runs.values():
             other.is_unclear = True
             other.position = None
-        self._perform(self.scheduler.on_blind(batch_id, self.now))
+        self._perform(self.scheduler.on_refused(batch_id, self.now, is_blind=True))
 
     def come_back_late(self, batch_id: int) -> None:
         """A worker that was given up returns from its batch after all."""
@@ -538,7 +538,7 @@ class Simulation:
             assert scheduler.on_look(batch_id, 0, -1e9, now) == []
             assert scheduler.on_given_up(batch_id, [], True, now) == []
             assert scheduler.on_unclear(batch_id, RuntimeError(), now) == []
-            assert scheduler.on_blind(batch_id, now) == []
+            assert scheduler.on_refused(batch_id, now, is_blind=True) == []
             assert scheduler.on_lost(batch_id, 0, True, RuntimeError(), now) == []
             assert scheduler.on_broken(batch_id, RuntimeError(), now) == []
         assert scheduler.on_broken(None, RuntimeError(), now) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -74,15 +73,24 @@ def test_batches_have_slots_of_their_own(board: Board) -> None:
     assert [board.read(number, i).position for i, number in enumerate(numbers)] == [0, 1, 2]  # type: ignore[union-attr]
 
 
+def test_there_are_more_slots_when_more_are_needed() -> None:
+    board = Board(1)
+    numbers = [board.take_slot() for _ in range(10)]
+    for batch_id, number in enumerate(numbers):
+        note(board, number, batch_id, position=batch_id, started_at=1.0)
+    seen = [board.read(number, i) for i, number in enumerate(numbers)]
+    assert [found and found.position for found in seen] == list(range(10))
+    board.close()
+
+
 def test_a_worker_that_cannot_find_the_board_or_finds_another_has_none(board: Board) -> None:
     number = board.take_slot()
     address = board.address
     for wrong in (
-        replace(address, descriptor=10**6),
-        replace(address, process=2**22 + 1),
-        replace(address, inode=address.inode + 1),
-        replace(address, nonce=bytes(16)),
-        replace(address, n_bytes=address.n_bytes + 10**6),
+        address._replace(descriptor=10**6),
+        address._replace(process=2**22 + 1),
+        address._replace(name=address.name[:-1]),
+        address._replace(descriptor=0),
     ):
         assert open_slot(wrong, number) is None
     assert open_slot(address, number) is not None

@@ -211,6 +211,43 @@ def test_a_call_that_took_too_long_is_late(monkeypatch: pytest.MonkeyPatch) -> N
         next(results)
 
 
+class Failing:
+    """Fails every time, one second after it was called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.attempts = 0
+        self.waited: list[float] = []
+        monkeypatch.setattr(_inline, "monotonic", lambda: self.now)
+        monkeypatch.setattr(threading.Event, "wait", lambda _, seconds: self.wait(seconds))
+
+    def wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        self.now += seconds
+
+    def __call__(self) -> None:
+        self.attempts += 1
+        self.now += 1.0
+        raise LookupError(f"attempt {self.attempts}")
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_a_call_is_late_between_two_attempts(return_exceptions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Failing(monkeypatch)
+    with pytest.raises(CallTimeoutError, match="limit of 5 s") as caught:
+        list(run([delayed(task)()], call_seconds=5.0, retry=Retry(attempts=1000), return_exceptions=return_exceptions))
+    assert task.attempts == 6
+    assert caught.value.ran_seconds == 6.0
+
+
+def test_a_call_does_not_wait_for_an_attempt_that_would_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Failing(monkeypatch)
+    with pytest.raises(CallTimeoutError, match=r"limit of 4\.5 s"):
+        list(run([delayed(task)()], call_seconds=4.5, retry=Retry(attempts=1000, backoff_seconds=1.0)))
+    assert task.waited == [1.0]  # then it is three seconds, and the next delay is of two
+    assert task.attempts == 2
+
+
 # -- from the outside --------------------------------------------------------------------------------------------------
 
 

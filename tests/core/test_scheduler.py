@@ -566,6 +566,20 @@ def test_a_delay_is_a_deadline_and_others_run_meanwhile() -> None:
     assert scheduler.next_deadline() == 7.0  # twice as long
 
 
+def test_what_waits_for_another_attempt_keeps_no_worker_idle() -> None:
+    scheduler = make(n_jobs=2, pre_dispatch=2, retry=Retry(attempts=2, backoff_seconds=1000.0))
+    in_flight = submitted(feed(scheduler, 2, exhausted=False))
+    for index in range(2, 22):
+        failed = in_flight.pop(0)
+        assert submitted(fail(scheduler, failed, TaskError())) == []  # all that was read is with the workers, or waits
+        assert scheduler.wanted() == 1
+        (batch,) = submitted(feed(scheduler, 1, exhausted=False))
+        assert (batch.start, batch.lane) == (index, failed.lane)
+        in_flight.append(batch)
+    assert scheduler.next_deadline() == 1001.0
+    assert scheduler.in_flight == 2
+
+
 def test_a_batch_that_nobody_can_blame_on_one_task_runs_again_one_by_one() -> None:
     scheduler = make(n_jobs=1, size=3, return_exceptions=True)
     (batch,) = submitted(feed(scheduler, 3))
@@ -884,7 +898,7 @@ def test_a_worker_with_two_batches_given_up_works_again_when_both_are_back() -> 
 def test_without_sight_tasks_go_one_by_one() -> None:
     scheduler = make(n_jobs=1, size=3, limits=limits(5.0), faults=Faults(sees_starts=True))
     (batch,) = submitted(feed(scheduler, 3))
-    assert spans(scheduler.on_blind(batch.batch_id, 1.0)) == [(0, 1)]
+    assert spans(scheduler.on_refused(batch.batch_id, 1.0, is_blind=True)) == [(0, 1)]
 
 
 # -- and what it shows -------------------------------------------------------------------------------------------------

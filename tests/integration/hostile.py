@@ -7,9 +7,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from parallel.errors import ResultPicklingError, WorkerLostError
+from parallel.errors import ResultPicklingError, TaskExit, WorkerLostError
 
 
 class ThreeArguments(Exception):  # noqa: N818 - what it stands for is in its name
@@ -23,6 +24,30 @@ class HoldsLock(Exception):  # noqa: N818
     def __init__(self) -> None:
         super().__init__("holds a lock", threading.Lock())
         self.lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):  # noqa: N818
+    """Takes no attribute, and so neither a note nor a cause."""
+
+    code: int
+
+
+class Unsettable(Exception):  # noqa: N818
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise RuntimeError(f"{name} of this exception cannot be set")
+
+
+class WithoutNotes(Exception):  # noqa: N818
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.__notes__ = None  # type: ignore[assignment]
+
+
+class ExitWithoutNotes(SystemExit):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.__notes__ = None  # type: ignore[assignment]
 
 
 class Unreadable:
@@ -85,6 +110,31 @@ def raise_unprintable() -> None:
 
     raise UnprintableError
 
+
+def raise_frozen() -> None:
+    raise Frozen(7)
+
+
+def raise_unsettable() -> None:
+    raise Unsettable("as it is")
+
+
+def raise_without_notes() -> None:
+    raise WithoutNotes("without notes")
+
+
+def exit_without_notes() -> None:
+    raise ExitWithoutNotes(7)
+
+
+#: What raises an exception that refuses notes or attributes to its class, its arguments and the class that is raised in
+#: the caller.
+REFUSING: dict[Callable[[], None], tuple[type[BaseException], tuple[object, ...], type[BaseException]]] = {
+    raise_frozen: (Frozen, (7,), Frozen),
+    raise_unsettable: (Unsettable, ("as it is",), Unsettable),
+    raise_without_notes: (WithoutNotes, ("without notes",), WithoutNotes),
+    exit_without_notes: (ExitWithoutNotes, (7,), TaskExit),
+}
 
 #: What a task does to the class of the error that it costs.
 HOSTILE: dict[Callable[[], Any], type[BaseException]] = {

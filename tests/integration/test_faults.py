@@ -8,15 +8,15 @@ import random
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from parallel import Parallel, delayed
-from parallel.errors import BackendError, TaskTimeoutError, WorkerLostError
+from parallel import Parallel, ParallelBackendBase, delayed
+from parallel.errors import BackendError, CallTimeoutError, TaskTimeoutError, WorkerLostError
 from parallel_testkit import Gate, LeakCheck, Tally
 from tests.integration import hostile
 
@@ -29,6 +29,12 @@ WORKERS: dict[str, tuple[dict[str, Any], str]] = {
     "loky": ({"backend": "loky"}, "LokyProcess"),
 }
 every_kind = pytest.mark.parametrize("kind", WORKERS)
+
+#: The same for where there are no worker processes.
+IN_PROCESS: dict[str, tuple[dict[str, Any], str]] = {
+    "in the caller": ({"n_jobs": 1}, ""),
+    "threads": ({"backend": "threads"}, ""),
+}
 
 
 @pytest.fixture
@@ -155,6 +161,51 @@ def _names(error: BaseException, index: int) -> bool:
     return any(f"task {index} " in note for note in [*getattr(error, "__notes__", ()), str(error)[:1000]])
 
 
+# -- exceptions that take nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", hostile.REFUSING)
+@pytest.mark.parametrize("policy", [{}, {"retries": 1}], ids=["one attempt", "two attempts"])
+@pytest.mark.parametrize("kind", IN_PROCESS | WORKERS)
+def test_an_exception_that_refuses_notes_or_attributes_comes_through(
+    kind: str, policy: dict[str, Any], task: Callable[[], None]
+) -> None:
+    original, args, raised = hostile.REFUSING[task]
+    arguments = {"n_jobs": 2, **(IN_PROCESS | WORKERS)[kind][0], **policy}
+    tasks = [delayed(abs)(-1), delayed(task)(), delayed(abs)(-3)]
+
+    with pytest.raises(raised) as caught:
+        Parallel(**arguments)(tasks)
+    assert type(caught.value) is raised
+    if raised is not original:
+        assert type(caught.value.__cause__) is original
+
+    first, error, last = Parallel(return_exceptions=True, **arguments)(tasks)
+    assert (first, last) == (1, 3)
+    assert type(error) is original
+    assert error.args == args
+
+
+@pytest.mark.parametrize("kind", ["threads", *WORKERS])
+def test_a_second_interrupt_before_anything_was_ended(kind: str, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"backend": "threads"} if kind == "threads" else WORKERS[kind][0]
+    parallel = Parallel(n_jobs=2, batch_size=1, **arguments)
+
+    def tasks() -> Iterator[Any]:
+        for _ in range(2):
+            yield delayed(gate.wait)()
+        monkeypatch.setattr(type(parallel._backend), "abort_everything", interrupt_again)
+        raise KeyboardInterrupt("the first")
+
+    def interrupt_again(backend: ParallelBackendBase, ensure_ready: bool = True) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt("the second")
+
+    with pytest.raises(KeyboardInterrupt, match="the second"):
+        parallel(tasks())
+    assert parallel.map(abs, range(100)) == list(range(100))
+
+
 # -- time limits -------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +228,33 @@ def test_three_endless_tasks_on_an_executor(executor_class: type[Executor], mode
             list(parallel(delayed(gate.wait)() for _ in range(3)))
         assert isinstance(caught.value, TaskTimeoutError)
         gate.open()  # the executor waits for its tasks
+
+
+def test_any_number_of_tasks_that_are_given_up_leave_room_for_the_next(gate: Gate) -> None:
+    # Many more than the workers of a call have places; none of them ends before the call does.
+    parallel = Parallel(n_jobs=2, backend="threads", timeout=0.05, return_exceptions=True)
+    with pytest.warns(RuntimeWarning, match="passed the time limit"):
+        errors = parallel(delayed(gate.wait)() for _ in range(20))
+    assert [type(error) for error in errors] == [TaskTimeoutError] * 20
+    assert [error.task_index for error in errors] == list(range(20))
+
+
+@pytest.mark.parametrize("mode", ["list", "generator"])
+@pytest.mark.parametrize("kind", ["threads", *WORKERS])
+def test_the_limit_of_a_call_that_passes_while_the_input_blocks(kind: str, mode: str, gate: Gate) -> None:
+    limit_seconds = 0.1
+
+    def tasks() -> Iterator[Any]:
+        yield delayed(gate.wait)()
+        yield delayed(gate.wait)()
+        threading.Event().wait(3 * limit_seconds)  # the input is what takes too long
+        yield delayed(abs)(-1)
+
+    arguments = (IN_PROCESS | WORKERS)[kind][0]
+    with pytest.raises(CallTimeoutError) as caught:
+        list(Parallel(n_jobs=2, batch_size=1, total_timeout=limit_seconds, return_as=mode, **arguments)(tasks()))
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, multiprocessing.TimeoutError)
 
 
 # -- what cannot be mended ---------------------------------------------------------------------------------------------

@@ -231,7 +231,8 @@ class LokyBackend(ParallelBackendBase):
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        if _is_usable(executor) and self._initializer is None:
+        # What it still has to do was left by an abort that was interrupted.
+        if _is_usable(executor) and not executor._pending_work_items and self._initializer is None:
             _warm.give_back(self._key, executor)
         else:
             _close(executor)

@@ -98,8 +98,12 @@ class MpBackend(ParallelBackendBase):
 
     def submit(self, func: Job, callback: Callable[[Any], None]) -> Future:
         """Send a job to the worker it was given to; see `ParallelBackendBase`."""
-        assert self._pool is not None, "submit before configure"
-        return self._pool.submit(func.payload, func.worker, callback)
+        pool = self._pool
+        if pool is None or pool.is_ending:  # an abort that was to leave a new one ready has been interrupted
+            if pool is not None:
+                pool.kill()
+            pool = self._pool = self._get()
+        return pool.submit(func.payload, func.worker, callback)
 
     def retrieve_result_callback(self, future: Future) -> Any:
         """Give the outcome; see `ParallelBackendBase`."""

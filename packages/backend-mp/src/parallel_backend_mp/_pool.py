@@ -86,10 +86,20 @@ class WorkerPool:
     # -- the caller's side ---------------------------------------------------------------------------------------------
 
     @property
+    def is_ending(self) -> bool:
+        """Whether `kill` was called; it may have been interrupted."""
+        return self._is_stopping
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no worker has anything to do."""
+        return not any(worker.futures for worker in self._workers)
+
+    @property
     def is_whole(self) -> bool:
-        """Whether all workers are alive, as far as is known."""
+        """Whether all workers are alive and idle, as far as is known."""
         is_served = not self._is_stopping and self._defect is None
-        return is_served and not any(worker.is_lost for worker in self._workers)
+        return is_served and self.is_idle and not any(worker.is_lost for worker in self._workers)
 
     def submit(self, payload: bytes, lane: int, callback: Callable[[Future], None]) -> Future:
         """Send a job to a worker, a new one if that is lost. Blocks only while a process is started.
@@ -131,17 +141,17 @@ class WorkerPool:
             self._close_lost()
 
     def close(self) -> None:
-        """End the workers, which have nothing to do, and wait for them."""
-        with self._lock:
-            for worker in self._workers:
-                if not worker.is_lost:
-                    worker.unsent.extend(pack(STOP))
-                    self._send(worker)
-        with self._end_lock:
+        """End the workers and wait for them; at once if they have something to do, which nobody wants any more."""
+        if self.is_idle and not self._is_stopping:
+            with self._lock:
+                for worker in self._workers:
+                    if not worker.is_lost:
+                        worker.unsent.extend(pack(STOP))
+                        self._send(worker)
             until = monotonic() + EXIT_SECONDS
             for worker in self._workers:
-                worker.process.join(max(until - monotonic(), 0.0))
-            self.kill()
+                worker.join(max(until - monotonic(), 0.0))
+        self.kill()
 
     def kill(self) -> None:
         """End the workers at once, whatever they do, and wait for them."""

@@ -128,6 +128,11 @@ class Worker:
         if self.process.pid is not None and self.process.is_alive():
             kill_process_tree(self.process.pid)
 
+    def join(self, seconds: float) -> None:
+        """Wait for the process, for so long at most."""
+        if not self._is_closed:
+            self.process.join(seconds)
+
     def sacrifice(self) -> None:
         """End the process for the sake of a job that it runs; what else it has is to run again."""
         self.was_killed = True

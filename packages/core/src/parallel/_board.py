@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import secrets
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from parallel._region import Address, Region, has_anonymous, open_region
 
 __all__ = [
     "BATCH",
@@ -24,7 +24,6 @@ __all__ = [
     "PROCESS",
     "STARTED",
     "Board",
-    "BoardAddress",
     "Note",
     "Slot",
     "is_available",
@@ -37,9 +36,6 @@ __all__ = [
 #: none runs); the batch; the process.
 POSITION, STARTED, BATCH, PROCESS = range(4)
 _SLOT_BYTES = 4 * 8
-
-#: The first slot holds the nonce.
-_NONCE_BYTES = 16
 
 Slot = Any  # a memoryview of four doubles: memoryview is not generic before Python 3.14
 
@@ -60,20 +56,9 @@ class Note(NamedTuple):
         return self.started_at < math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class BoardAddress:
-    """Where a worker finds the board of a call, and how it knows that it has the right one."""
-
-    process: int
-    descriptor: int
-    n_bytes: int
-    inode: int
-    nonce: bytes
-
-
 def is_available() -> bool:
     """Tell whether this system has boards."""
-    return hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
+    return has_anonymous()
 
 
 def new_slot() -> Slot:
@@ -89,7 +74,7 @@ class Board:
     Parameters
     ----------
     n_slots
-        Most batches in flight at a time.
+        Batches in flight at a time, at first; there will be more slots if more are needed.
 
     Raises
     ------
@@ -98,25 +83,34 @@ class Board:
     """
 
     def __init__(self, n_slots: int) -> None:
-        n_bytes = (n_slots + 1) * _SLOT_BYTES
-        self._descriptor = os.memfd_create("parallel-board", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(self._descriptor, n_bytes)
-            self._map = mmap.mmap(self._descriptor, n_bytes)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        self._map[:_NONCE_BYTES] = nonce
-        self.address = BoardAddress(os.getpid(), self._descriptor, n_bytes, os.fstat(self._descriptor).st_ino, nonce)
-        self._free = list(range(n_slots, 0, -1))
-        for number in self._free:
+        self._region = Region("board")
+        self.address = self._region.address
+        self._n_slots = 0
+        self._free: list[int] = []
+        self._grow(n_slots)
+
+    def _grow(self, n_slots: int) -> None:
+        n_bytes = n_slots * _SLOT_BYTES
+        os.ftruncate(self._region.descriptor, n_bytes)
+        self._map = mmap.mmap(self._region.descriptor, n_bytes)
+        new = range(self._n_slots, n_slots)
+        self._n_slots = n_slots
+        for number in reversed(new):
             slot = self._slot(number)
             slot[BATCH] = -1.0  # fresh memory reads as batch 0, begun at 0.0
             slot.release()
+            self._free.append(number)
 
     def take_slot(self) -> int:
-        """Give a slot to a batch."""
+        """Give a slot to a batch.
+
+        Raises
+        ------
+        OSError
+            If there is none left, and the system has no memory for more.
+        """
+        if not self._free:
+            self._grow(2 * self._n_slots)
         return self._free.pop()
 
     def read(self, number: int, batch_id: int) -> Note | None:
@@ -140,7 +134,7 @@ class Board:
     def close(self) -> None:
         """Give the page back; workers that still have it keep theirs until their batch ends."""
         self._map.close()
-        os.close(self._descriptor)
+        self._region.close()
 
 
 def read_slot(slot: Slot, batch_id: int) -> Note | None:
@@ -172,23 +166,17 @@ class _OpenSlot:
         self._page.close()
 
 
-def open_slot(address: BoardAddress, number: int) -> _OpenSlot | None:
+def open_slot(address: Address, number: int) -> _OpenSlot | None:
     """Map a slot of a call's board in a worker; None if that cannot be, or if what is found is something else."""
-    try:
-        descriptor = os.open(f"/proc/{address.process}/fd/{address.descriptor}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # another host or namespace, or the caller is gone
+    descriptor = open_region(address)
+    if descriptor is None:  # another host or namespace, or the caller is gone
         return None
     try:
-        if os.fstat(descriptor).st_ino != address.inode:
-            return None
-        page = mmap.mmap(descriptor, address.n_bytes)
+        page = mmap.mmap(descriptor, 0)
     except (OSError, ValueError):
         return None
     finally:
         os.close(descriptor)
-    if page[:_NONCE_BYTES] != address.nonce:
-        page.close()
-        return None
     view = memoryview(page)
     slot = view[number * _SLOT_BYTES : (number + 1) * _SLOT_BYTES].cast("d")
     view.release()

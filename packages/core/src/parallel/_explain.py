@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from parallel._failures import safe_text
 from parallel._task import Batch, Failure, describe_function
 from parallel.errors import (
     BackendError,
@@ -65,9 +66,10 @@ def raisable(error: BaseException) -> BaseException:
     """Wrap what would mean something else if it were raised in the caller: ``sys.exit`` in a task is its failure."""
     if not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
         return error
-    wrapped = TaskExit(f"a task raised {type(error).__name__}: {error}")
-    for note in getattr(error, "__notes__", None) or ():
-        wrapped.add_note(note)
+    wrapped = TaskExit(f"a task raised {type(error).__name__}: {safe_text(error)}")
+    with contextlib.suppress(Exception):  # a class of the user's may do anything
+        for note in error.__notes__ or ():
+            wrapped.add_note(note)
     wrapped.__cause__ = error
     return wrapped
 

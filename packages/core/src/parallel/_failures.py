@@ -89,7 +89,8 @@ def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: 
     built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     with contextlib.suppress(Exception):
         built_in.__init__(exception, *args)
-    exception.args = args
+    # Not by assignment, which a class of the user's may refuse (a frozen dataclass does).
+    BaseException.args.__set__(exception, args)  # type: ignore[attr-defined]
     exception.__dict__.update(state)
     return exception
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from parallel._board import Board, BoardAddress, Note, new_slot, read_slot
+from parallel._board import Board, Note, new_slot, read_slot
+from parallel._region import Address
 from parallel._task import Job
 
 __all__ = ["BoardSight", "Sight", "ThreadSight"]
@@ -31,7 +32,7 @@ class Sight:
     #: Whether starts of tasks are seen, so that batches may hold several under a limit.
     sees_starts = False
     #: Where workers write, for the header of the call.
-    address: BoardAddress | None = None
+    address: Address | None = None
 
     def __init__(self, task_seconds: float | None, call_until: float | None, clock: Callable[[], float]) -> None:
         self._task_seconds = task_seconds

@@ -5,6 +5,7 @@ Nothing here raises: whatever a task does, or fails to be unpickled, ends up ins
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
@@ -18,7 +19,11 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple, Protocol
 
 from parallel import _serialize
-from parallel._board import BATCH, POSITION, PROCESS, STARTED, BoardAddress, Slot, open_slot
+from parallel._board import BATCH, POSITION, PROCESS, STARTED, Slot, open_slot
+from parallel._imports import OutOfReachError, unpack
+from parallel._memory import Sharing
+from parallel._region import Address
+from parallel._rooms import ResultParcel
 from parallel._settings import ACTIVE, BUSY, Settings
 from parallel._task import Failure, Job, Kind, Outcome, describe_function
 from parallel.errors import TaskPicklingError
@@ -34,7 +39,9 @@ class CallHeader(NamedTuple):
     #: Whether the first failure of a task ends its batch (and the call).
     stop_on_failure: bool
     #: Where to note what runs; None where nobody will look.
-    board: BoardAddress | None = None
+    board: Address | None = None
+    #: How large data travels; None for in the pipe.
+    sharing: Sharing | None = None
     #: What is busy with the tasks; see `parallel._settings.BUSY`.
     busy: frozenset[tuple[int, int]] = frozenset()
 
@@ -182,14 +189,13 @@ _STATELESS = (FunctionType, BuiltinFunctionType, type)
 
 
 class _KnownCall:
-    """What a worker has unpickled of a call."""
+    """What a worker has unpickled of a call, and keeps."""
 
-    __slots__ = ("functions", "header", "stateful")
+    __slots__ = ("functions", "header")
 
     def __init__(self, header: CallHeader) -> None:
         self.header = header
         self.functions: dict[int, Callable[..., Any]] = {}
-        self.stateful: set[int] = set()
 
 
 #: How many calls a worker remembers: more than one, because a pool that is not ours may serve several at a time.
@@ -222,50 +228,60 @@ def run_payload(payload: bytes | bytearray) -> bytes:
     """
     fields = _serialize.read_payload(payload)
     if fields.form == _serialize.EXCUSE:
-        position, packed = pickle.loads(fields.body)  # noqa: S301 - made by Encoder.encode_excuse
+        position, packed = unpack(fields.body, None)  # made by Encoder.encode_excuse
         return _serialize.encode_packed([], {position: packed}, 0.0)
     try:
         known = _known_call(fields)
+        functions = _functions(fields, known)
+    except OutOfReachError:
+        return _serialize.encode_out_of_reach()
     except BaseException as error:
         return _not_unpickled(error)
     process = os.getpid()
     board = known.header.board
     if fields.slot is None or board is None:
-        encoded = _run_fields(fields, known, None)
+        encoded = _run_fields(fields, known.header, functions, None)
     else:
         opened = open_slot(board, fields.slot)
         if opened is None:
             return _serialize.encode_blind()
         with opened as slot:
-            encoded = _run_fields(fields, known, slot)
+            encoded = _run_fields(fields, known.header, functions, slot)
     if os.getpid() != process:
         os._exit(0)  # a child that the task forked and let go on: the answer is its parent's to give
     return encoded
 
 
-def _run_fields(fields: _serialize.Payload, known: _KnownCall, slot: Slot | None) -> bytes:
+def _run_fields(
+    fields: _serialize.Payload, header: CallHeader, functions: dict[int, Callable[..., Any]], slot: Slot | None
+) -> bytes:
+    sharing = header.sharing
     try:
-        content = pickle.loads(fields.body)  # noqa: S301 - from our own caller
+        content = unpack(fields.body, sharing.mode if sharing is not None else None)
+    except OutOfReachError:
+        return _serialize.encode_out_of_reach()
     except BaseException as error:
         return _not_unpickled(error)
-    header = known.header
     run = _Run(header.stop_on_failure, fields.budget_seconds, _NEVER, _remote_failure, fields.batch_id, slot, [])
     describe: Callable[[int], str]
     token = ACTIVE.set(header.nested)
     try:
         if fields.form == _serialize.COLUMNS:
-            function = known.functions[fields.functions[0][0]]
+            function = functions[fields.functions[0][0]]
             args = zip(*content, strict=True) if content else repeat((), fields.n_tasks)
             name = describe_function(function)
             outcome = _run_args(function, args, run)
             describe = lambda _: name  # noqa: E731
         else:
-            calls = [(known.functions[n] if n is not None else f, a, k) for n, f, a, k in content]
+            calls = [(functions[n] if n is not None else f, a, k) for n, f, a, k in content]
             outcome = _run_calls(calls, run)
             describe = lambda position: describe_function(calls[position][0])  # noqa: E731
     finally:
         ACTIVE.reset(token)
-    return _serialize.encode_outcome(outcome, fields.start, describe)
+    if sharing is None:
+        return _serialize.encode_outcome(outcome, fields.start, describe)
+    with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
+        return _serialize.encode_outcome(outcome, fields.start, describe, parcel)
 
 
 def _known_call(fields: _serialize.Payload) -> _KnownCall:
@@ -274,16 +290,25 @@ def _known_call(fields: _serialize.Payload) -> _KnownCall:
         known = _known_calls[fields.token] = _KnownCall(pickle.loads(fields.header))  # noqa: S301
         while len(_known_calls) > _MAX_KNOWN_CALLS:
             _known_calls.popitem(last=False)
-    for number, blob in fields.functions:
-        if number not in known.functions:
-            function = pickle.loads(blob)  # noqa: S301 - from our own caller
-            known.functions[number] = function
-            if not isinstance(function, _STATELESS):
-                known.stateful.add(number)
-        elif number in known.stateful:
-            # An object that can be called may have changed in the last batch; each batch finds it as it was sent.
-            known.functions[number] = pickle.loads(blob)  # noqa: S301 - from our own caller
     return known
+
+
+def _functions(fields: _serialize.Payload, known: _KnownCall) -> dict[int, Callable[..., Any]]:
+    """Give the functions of a batch by number.
+
+    Not all are kept for the next batch: an object that can be called may change while it runs, and each batch finds it
+    as it was sent; and large data that a function brings along is mapped for the time of a batch only.
+    """
+    functions = {}
+    for number, blob in fields.functions:
+        function = known.functions.get(number)
+        if function is None:
+            sharing = known.header.sharing
+            function = unpack(blob, sharing.mode if sharing is not None else None)
+            if isinstance(function, _STATELESS) and isinstance(blob, bytes):
+                known.functions[number] = function
+        functions[number] = function
+    return functions
 
 
 def _not_unpickled(error: BaseException) -> bytes:
