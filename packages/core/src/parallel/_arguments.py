@@ -13,6 +13,8 @@ __all__ = [
     "RETURN_AS",
     "ReturnAs",
     "check_batch_size",
+    "check_max_nbytes",
+    "check_mmap_mode",
     "check_retries",
     "check_return_as",
     "check_timeout",
@@ -21,6 +23,11 @@ __all__ = [
 
 ReturnAs = Literal["list", "generator", "generator_unordered"]
 RETURN_AS = ("list", "generator", "generator_unordered")
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+#: "w+" means a new file, in numpy; what is mapped here is always new.
+_MMAP_MODES = {"r": "r", "c": "c", "r+": "r+", "w+": "r+", None: None}
 
 #: Most calls leave it at this, which needs no parser.
 DEFAULT_PRE_DISPATCH = "2 * n_jobs"
@@ -75,6 +82,44 @@ def check_timeout(timeout: Any, name: str = "timeout") -> float | None:
     if not seconds > 0:
         raise ValueError(f"{name} must be more than 0 seconds, not {timeout!r}")
     return None if seconds == float("inf") else seconds
+
+
+def check_max_nbytes(max_nbytes: Any) -> int | None:
+    """Check `max_nbytes` and give it as a number of bytes; None for no limit.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None, nor an integer of at least 0, nor one with a unit, as "1M".
+    """
+    if max_nbytes is None:
+        return None
+    number, unit = max_nbytes, 1
+    if isinstance(max_nbytes, str):
+        text = max_nbytes.strip().upper()
+        unit = _UNITS.get(text[-1:], 0)
+        number = int(text[:-1]) if unit and text[:-1].isdecimal() and text.isascii() else None
+    try:
+        n_bytes = operator.index(number) * unit
+    except TypeError:
+        n_bytes = -1
+    if n_bytes < 0:
+        raise ValueError(f"max_nbytes must be an integer, a number with K, M or G, or None, not {max_nbytes!r}")
+    return n_bytes
+
+
+def check_mmap_mode(mmap_mode: Any) -> str | None:
+    """Check `mmap_mode`, and give the way to map that it stands for.
+
+    Raises
+    ------
+    ValueError
+        If it is none of numpy's modes, nor None.
+    """
+    if mmap_mode not in _MMAP_MODES:
+        known = ", ".join(map(repr, _MMAP_MODES))
+        raise ValueError(f"mmap_mode must be one of {known}, not {mmap_mode!r}")
+    return _MMAP_MODES[mmap_mode]
 
 
 def check_retries(retries: Any) -> Retry:

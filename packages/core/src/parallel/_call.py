@@ -15,7 +15,6 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol
 
-from parallel import _serialize
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
 from parallel._explain import backend_error, lost_error, raisable, task_error, tasks_text, unclear_error
@@ -162,6 +161,7 @@ class Call:
         finally:
             self._late.stop()
             self._sight.close()
+            self._carrier.close()
         if scheduler.n_given_up:
             self._warn_given_up()
         if self._error is not None:
@@ -236,7 +236,7 @@ class Call:
             # A second callback for one batch, one that comes after the end, or the end of a batch that was given up.
             stuck = self._stuck.pop(batch_id, None)
             if stuck is not None:
-                self._sight.forget(stuck)
+                self._forget(stuck)
                 self._perform(self.scheduler.on_outcome(batch_id, [], {}, 0.0, now))
             return
         job, future = entry
@@ -247,22 +247,24 @@ class Call:
                 raw = backend.retrieve_result_callback(brought)
             else:
                 raw = backend.retrieve_result(future)
-            outcome = self._checked(_serialize.decode_outcome(raw, batch, self._backend_name), batch)
+            outcome = self._checked(self._carrier.decode(raw, batch, self._backend_name), batch)
         except WorkerLostError as error:
             self._lose(batch_id, job, error, now)
         except BackendError as error:
-            self._sight.forget(job)
+            self._forget(job)
             self._perform(self.scheduler.on_broken(batch_id, error, now))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._sight.forget(job)
+            self._forget(job)
             failed = backend_error(self._backend_name, "lost", _indices(batch), error)
             self._perform(self.scheduler.on_broken(batch_id, failed, now))
         else:
-            self._sight.forget(job)
+            self._forget(job, is_done=True)
             if outcome.is_blind:
-                self._perform(self.scheduler.on_blind(batch_id, now))
+                if outcome.is_out_of_reach:
+                    self._carrier.stop_sending()
+                self._perform(self.scheduler.on_refused(batch_id, now, is_blind=not outcome.is_out_of_reach))
             elif outcome.unclear is not None:
                 blamed = unclear_error(batch, outcome.unclear, self._backend_name)
                 self._perform(self.scheduler.on_unclear(batch_id, blamed, now))
@@ -287,7 +289,7 @@ class Call:
 
     def _lose(self, batch_id: int, job: Job, error: WorkerLostError, now: float) -> None:
         note = self._sight.look(job)
-        self._sight.forget(job)
+        self._forget(job)
         indices = _indices(job.batch)
         position = note.position if note is not None else None
         is_running = note is not None and note.is_running and not error.is_culprit_unclear
@@ -296,6 +298,11 @@ class Call:
         lost = lost_error(self._backend_name, indices, error)
         deliberate = error.is_deliberate
         self._perform(self.scheduler.on_lost(batch_id, position, is_running, lost, now, is_deliberate=deliberate))
+
+    def _forget(self, job: Job, *, is_done: bool = False) -> None:
+        """Give back what was at a job's disposal; `is_done` if its worker has finished with it in good order."""
+        self._sight.forget(job)
+        self._carrier.release(job.batch.batch_id, is_clean=is_done)
 
     def _look_at_futures(self) -> None:
         """Find batches whose future is done though nobody has said so."""
@@ -335,7 +342,7 @@ class Call:
                 job.payload  # noqa: B018 - made here, so that an error is the task's and not the pool's
             except TaskPicklingError as error:
                 # As an event, not at once: the next batch may be as bad, and so on, each one call deeper.
-                self._sight.forget(job)
+                self._forget(job)
                 self._put(self._on_unsendable, batch, error)
                 return
         self._jobs[batch.batch_id] = (job, None)
@@ -343,6 +350,7 @@ class Call:
             future = self._backend.submit(job, partial(self._arrived, batch.batch_id))
         except Exception as error:
             self._jobs.pop(batch.batch_id, None)
+            self._forget(job)
             failed = error if isinstance(error, BackendError) else None
             failed = failed or backend_error(self._backend_name, "did not take", _indices(batch), error)
             self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from parallel import _serialize
+from parallel._memory import CallMemory
 from parallel._task import Batch, Job, Outcome
 from parallel._worker import CallHeader, RemoteJob, run_job
 from parallel.errors import TaskPicklingError
@@ -19,6 +20,8 @@ class CallCarrier:
 
     header: CallHeader
     encoder: _serialize.Encoder
+    #: For large data; None where all of it goes through the pipe.
+    memory: CallMemory | None = None
     remote: Callable[[bytes], Callable[[], bytes]] = RemoteJob
 
     def run(self, job: Job) -> Outcome:
@@ -28,6 +31,27 @@ class CallCarrier:
     def encode(self, batch: Batch, slot: int | None) -> bytes:
         """Turn the batch into bytes."""
         return self.encoder.encode(batch, slot)
+
+    def decode(self, brought: object, batch: Batch, backend_name: str) -> Outcome:
+        """Read the outcome of a batch; see `parallel._serialize.decode_outcome`."""
+        memory = self.memory
+        room = memory.room_of(batch.batch_id) if memory is not None else None
+        return _serialize.decode_outcome(brought, batch, backend_name, room)
+
+    def release(self, batch_id: int, *, is_clean: bool = False) -> None:
+        """Give back what a batch has used of the memory; `is_clean` if no results were in it."""
+        if self.memory is not None:
+            self.memory.end(batch_id, is_clean=is_clean)
+
+    def stop_sending(self) -> None:
+        """A worker cannot reach the memory: use the pipe."""
+        if self.memory is not None:
+            self.memory.stop_sending()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.memory is not None:
+            self.memory.close()
 
     def encode_or_excuse(self, batch: Batch, slot: int | None) -> bytes:
         """Turn the batch, or why that cannot be done, into bytes."""

@@ -10,7 +10,15 @@ from types import FunctionType, TracebackType
 from typing import Any, Self
 
 from parallel import _plugins
-from parallel._arguments import DEFAULT_PRE_DISPATCH, check_batch_size, check_retries, check_return_as, check_timeout
+from parallel._arguments import (
+    DEFAULT_PRE_DISPATCH,
+    check_batch_size,
+    check_max_nbytes,
+    check_mmap_mode,
+    check_retries,
+    check_return_as,
+    check_timeout,
+)
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
 from parallel._config import asked_n_jobs, nested_settings, resolve, resolve_backend, resolve_n_jobs
 from parallel._explain import keep_partial
@@ -18,6 +26,7 @@ from parallel._generator import OwnedCall
 from parallel._inline import InlinePolicy, run_in_caller
 from parallel._interpreter import is_exiting, warn_of_exit
 from parallel._lease import Lease, checked_n_jobs
+from parallel._memory import Sharing
 from parallel._progress import Meter
 from parallel._retry import Retry
 from parallel._settings import BUSY, UNSET
@@ -107,8 +116,15 @@ class Parallel:
         ``n_jobs``, or "all" to read the whole input first.
     batch_size : int or "auto", default "auto"
         How many tasks are sent together. "auto" measures, and sends just enough to make dispatch cheap.
-    temp_folder, max_nbytes, mmap_mode
-        Taken over from joblib, for sharing large arrays; without effect so far.
+    temp_folder : str, optional
+        Where to make files for large data, on systems without anonymous shared memory. None: the environment's
+        ``PARALLEL_TEMP_FOLDER``, else the system's folder.
+    max_nbytes : int or str, default "1M"
+        Buffers (of arrays, data frames, bytes) of at least so many bytes are shared with worker processes of this host,
+        and not sent; "64K", "1M" and "2G" mean powers of 1,024. None: all are sent.
+    mmap_mode : {"r", "c", "r+", "w+", None}, default "r"
+        What tasks may do with buffers that are shared: read them; change them for themselves; change them for all
+        tasks ("r+" and "w+"), though not for the caller. None: arguments are sent; results still are shared.
     prefer : {"processes", "threads"}, optional
         A hint for the default backend.
     require : {"sharedmem"}, optional
@@ -168,6 +184,8 @@ class Parallel:
         self.temp_folder = resolve("temp_folder", temp_folder)
         self.max_nbytes = resolve("max_nbytes", max_nbytes)
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
+        self._share_from = check_max_nbytes(self.max_nbytes)
+        self._share_mode = check_mmap_mode(self.mmap_mode)
         self.prefer = resolve("prefer", prefer)
         self.require = resolve("require", require)
         inner = backend_options.pop("inner_max_num_threads", UNSET)
@@ -309,6 +327,8 @@ class Parallel:
             call_seconds=self.total_timeout,
             retry=self.retries,
             return_exceptions=self.return_exceptions,
+            sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else None,
+            temp_folder=self.temp_folder,
             nested=nested_settings(self._backend),
             prints=prints,
             hook=_plugins.hooks(),

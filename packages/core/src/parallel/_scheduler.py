@@ -6,8 +6,7 @@ schedules without a worker.
 
 What it keeps to, after every event:
 
-- each task is in exactly one place: with the input, pending, in flight, or done; so every result is
-  delivered once;
+- each task is in exactly one place: with the input, pending, in flight, or done; so each result is delivered once;
 - at most `pre_dispatch` batches are in flight, and at most `depth` for one worker;
 - with a window, no more than that runs beyond what was consumed, but for the one task that everything else waits for:
   it may always go, or a call whose window is full of later results would never end;
@@ -181,13 +180,14 @@ class Scheduler:
         self._settle(actions, flight.batch, values, failures, now)
         return self._go_on(actions, now)
 
-    def on_blind(self, batch_id: int, now: float) -> list[Action]:
-        """A worker refused a batch because it cannot note what it runs: from now on, batches of one task."""
+    def on_refused(self, batch_id: int, now: float, *, is_blind: bool) -> list[Action]:
+        """A worker could not run a batch here; if it cannot note what it runs (`is_blind`), batches of one from now."""
         flight = self._land(batch_id)
         if flight is None:
             return []
-        self._sees_starts = False
-        self._dispatch.go_blind()
+        if is_blind:
+            self._sees_starts = False
+            self._dispatch.go_blind()
         self._dispatch.put_back(flight.batch, 0, len(flight.batch), flight.alone)
         return self._go_on([], now)
 

@@ -18,8 +18,13 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 from parallel._culprit import find_culprit
+from parallel._exports import Export
 from parallel._failures import pack_failure, safe_text, unpack_failure
+from parallel._memory import CallMemory
+from parallel._parcel import Packed, pack
 from parallel._pickling import dumps, dumps_by_value, needs_value
+from parallel._region import Address, Region
+from parallel._rooms import ResultParcel, unpack_result
 from parallel._task import Batch, Failure, Kind, Outcome, describe_function
 from parallel.errors import BackendContractError, ResultPicklingError, TaskPicklingError
 
@@ -29,6 +34,7 @@ __all__ = [
     "decode_outcome",
     "dumps",
     "encode_blind",
+    "encode_out_of_reach",
     "encode_outcome",
     "encode_packed",
     "encode_unclear",
@@ -37,6 +43,12 @@ __all__ = [
 
 #: The first field of every encoded outcome, to tell it from whatever else a backend may bring.
 _OUTCOME_MARK = "parallel.outcome.1"
+
+#: The same of one whose results, or some of them, are in the batch's room.
+_APART_MARK = "parallel.outcome.apart.1"
+
+#: What is in the place of the seconds of an outcome that says why a batch was not run.
+_OUT_OF_REACH = -1.0
 
 #: Functions of one call that are pickled apart from the batches. A call with more (a lambda made for each task, say)
 #: has the rest of them inside the batches, so that neither side keeps a million of them.
@@ -48,14 +60,15 @@ class Payload(NamedTuple):
 
     token: bytes
     header: bytes
-    functions: tuple[tuple[int, bytes], ...]
+    functions: tuple[tuple[int, bytes | Packed], ...]
     form: int
-    body: bytes
+    body: bytes | Packed
     start: int
     n_tasks: int
     budget_seconds: float | None
     batch_id: int
     slot: int | None
+    room: Address | None
 
 
 #: Forms of a payload's body. All tasks call the one function, positional arguments only: a column for each argument.
@@ -73,14 +86,17 @@ class Encoder:
     ----------
     header
         What the worker needs to know for every batch of the call; pickled once.
+    memory
+        For large data; None to send everything in the payload.
     """
 
-    def __init__(self, header: object) -> None:
+    def __init__(self, header: object, memory: CallMemory | None = None) -> None:
+        self._memory = memory
         self.token = os.urandom(12)
         self._header_value = header
         self._header: bytes | None = None
         # By identity; the function is kept beside its number so that its id cannot be used again.
-        self._functions: dict[int, tuple[int, object, bytes]] = {}
+        self._functions: dict[int, tuple[int, object, bytes | Packed]] = {}
         # Counted apart: an executor may pickle in several threads, and two functions must never have one number.
         self._numbers = itertools.count()
         self._by_value = False
@@ -95,7 +111,8 @@ class Encoder:
         """
         if self._header is None:
             self._header = dumps(self._header_value)
-        functions: tuple[tuple[int, bytes], ...]
+        export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)
+        functions: tuple[tuple[int, bytes | Packed], ...]
         columns = _as_columns(batch)
         if columns is not None:
             function, content = columns
@@ -107,7 +124,7 @@ class Encoder:
             form = ROWS
             content, functions = self._rows(batch)
         try:
-            body = self._dumps(content)
+            body = self._dumps(content, export)
         except Exception as error:
             raise self._explain(batch, error) from error
         fields = Payload(
@@ -121,6 +138,7 @@ class Encoder:
             batch.budget_seconds,
             batch.batch_id,
             slot,
+            room.address if room is not None else None,
         )
         return pickle.dumps(tuple(fields), protocol=5)
 
@@ -128,10 +146,13 @@ class Encoder:
         """Make a payload whose outcome is `error`, for executors that pickle where nobody could catch it."""
         position = min(max(error.task_index - batch.start, 0), len(batch) - 1)
         body = pickle.dumps((position, pack_failure(Failure(error))), protocol=5)
-        fields = Payload(self.token, b"", (), EXCUSE, body, batch.start, len(batch), None, batch.batch_id, None)
+        fields = Payload(self.token, b"", (), EXCUSE, body, batch.start, len(batch), None, batch.batch_id, None, None)
         return pickle.dumps(tuple(fields), protocol=5)
 
-    def _dumps(self, content: object) -> bytes:
+    def _dumps(self, content: object, export: Export | None) -> bytes | Packed:
+        if export is not None:
+            packed, self._by_value = pack(content, export, self._by_value)
+            return packed
         # A call whose tasks hold things of __main__ goes on doing so: do not pickle each batch twice.
         if self._by_value:
             return dumps_by_value(content)
@@ -144,7 +165,7 @@ class Encoder:
             return dumps_by_value(content)
         return data
 
-    def _function(self, function: object, batch: Batch, position: int = 0) -> tuple[int, bytes | None]:
+    def _function(self, function: object, batch: Batch, position: int = 0) -> tuple[int, bytes | Packed | None]:
         """Give the number of a function and its pickle, made at its first use; no pickle if it travels as data."""
         if type(function) is MethodType:
             return -1, None  # its object is data, and may change from task to task
@@ -154,15 +175,20 @@ class Encoder:
             if len(self._functions) >= MAX_FUNCTIONS:
                 return -1, None
             try:
-                blob = dumps(function)
+                blob = self._dumps_function(function)
             except Exception as error:
                 raise self._explain(batch, error, position) from error
             known = self._functions.setdefault(key, (next(self._numbers), function, blob))
         return known[0], known[2]
 
-    def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes], ...]]:
+    def _dumps_function(self, function: object) -> bytes | Packed:
+        export = self._memory.new_export() if self._memory is not None else None
+        # Its large data stays until the end of the call: nobody tells when the last batch has been cut.
+        return pack(function, export)[0] if export is not None else dumps(function)
+
+    def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
         rows: list[Any] = []
-        functions: dict[int, bytes] = {}
+        functions: dict[int, bytes | Packed] = {}
         for position in range(len(batch)):
             function, args, kwargs = batch.call_at(position)
             number, blob = self._function(function, batch, position)
@@ -242,12 +268,19 @@ def encode_blind() -> bytes:
     return pickle.dumps((_OUTCOME_MARK, None, {}, 0.0), protocol=5)
 
 
+def encode_out_of_reach() -> bytes:
+    """Encode that a batch was not run, because what the caller shares cannot be had."""
+    return pickle.dumps((_OUTCOME_MARK, None, {}, _OUT_OF_REACH), protocol=5)
+
+
 def encode_unclear(failure: Failure) -> bytes:
     """Encode a failure that one of the batch's tasks is to blame for, nobody knows which."""
     return pickle.dumps((_OUTCOME_MARK, None, {0: pack_failure(failure)}, 0.0), protocol=5)
 
 
-def encode_outcome(outcome: Outcome, start: int, describe: Callable[[int], str]) -> bytes:
+def encode_outcome(
+    outcome: Outcome, start: int, describe: Callable[[int], str], parcel: ResultParcel | None = None
+) -> bytes:
     """Turn an outcome into bytes; a result that cannot be pickled becomes the failure of its own task only.
 
     Parameters
@@ -256,11 +289,13 @@ def encode_outcome(outcome: Outcome, start: int, describe: Callable[[int], str])
         Index in the input of the batch's first task.
     describe
         Names the function of the task at a position, for messages.
+    parcel
+        For large results; None if all travel in the pipe.
     """
     failures = {position: pack_failure(failure) for position, failure in outcome.failures.items()}
     values = outcome.values
     try:
-        return dumps((_OUTCOME_MARK, values, failures, outcome.seconds))
+        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel)
     except BaseException:  # noqa: S110 - find out below which of the results it was
         pass
     values = list(values)
@@ -275,17 +310,26 @@ def encode_outcome(outcome: Outcome, start: int, describe: Callable[[int], str])
             failures[position] = pack_failure(Failure(error))
             values[position] = None
     try:
-        return dumps((_OUTCOME_MARK, values, failures, outcome.seconds))
+        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel)
     except BaseException as error:  # each alone can be pickled, together they cannot
         text = f"results cannot be sent back together: {error!r}"
         return encode_unclear(Failure(ResultPicklingError(text, path="result")))
 
 
+def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None) -> bytes:
+    if parcel is None:
+        return dumps(fields)
+    packed, _ = pack(fields, parcel)
+    if isinstance(packed, bytes):
+        return packed
+    return pickle.dumps((_APART_MARK, packed, parcel.extent), protocol=5)
+
+
 # -- back in the caller ----------------------------------------------------------------------------------------------
 
 
-def decode_outcome(brought: object, batch: Batch, backend_name: str) -> Outcome:
-    """Read what a backend brought back for a batch: an `Outcome`, or one as bytes.
+def decode_outcome(brought: object, batch: Batch, backend_name: str, room: Region | None = None) -> Outcome:
+    """Read what a backend brought back for a batch: an `Outcome`, or one as bytes, with large results in the `room`.
 
     Raises
     ------
@@ -297,6 +341,8 @@ def decode_outcome(brought: object, batch: Batch, backend_name: str) -> Outcome:
     if isinstance(brought, (bytes, bytearray, memoryview)):
         try:
             decoded = pickle.loads(brought)  # noqa: S301 - from our own worker
+            if type(decoded) is tuple and len(decoded) == 3 and decoded[0] == _APART_MARK and room is not None:
+                decoded = unpack_result(decoded[1], room, decoded[2])
         except Exception as error:
             return _undecodable(error)
         if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _OUTCOME_MARK:
@@ -304,7 +350,7 @@ def decode_outcome(brought: object, batch: Batch, backend_name: str) -> Outcome:
             if values is None and failures:
                 return Outcome([], {}, 0.0, unclear=unpack_failure(failures[0]))
             if values is None:
-                return Outcome([], {}, 0.0, is_blind=True)
+                return Outcome([], {}, 0.0, is_blind=True, is_out_of_reach=seconds == _OUT_OF_REACH)
             return Outcome(values, {position: unpack_failure(packed) for position, packed in failures.items()}, seconds)
     raise BackendContractError(
         f"the backend {backend_name!r} brought {safe_text(brought, repr)[:200]} for tasks {batch.start} to "

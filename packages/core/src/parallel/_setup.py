@@ -17,6 +17,7 @@ from parallel._carrier import CallCarrier
 from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
 from parallel._limits import Limits
+from parallel._memory import CallMemory, Sharing
 from parallel._progress import BatchListener, Progress
 from parallel._results import OrderedResults, UnorderedResults
 from parallel._retry import Retry
@@ -52,6 +53,10 @@ class CallPlan:
         None for "auto" and "all".
     task_seconds, call_seconds
         The limits; None for none.
+    sharing
+        How large data travels to workers on this host; None for in the pipe.
+    temp_folder
+        Where that makes files, if it must.
     nested
         Settings for calls made inside the tasks.
     prints
@@ -73,6 +78,8 @@ class CallPlan:
     call_seconds: float | None
     retry: Retry
     return_exceptions: bool
+    sharing: Sharing | None
+    temp_folder: str | None
     nested: Settings
     prints: bool
     hook: Any
@@ -220,8 +227,11 @@ def _sight(plan: CallPlan, depth: int, began_at: float) -> Sight:
 def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     stop_on_failure = not plan.return_exceptions and plan.retry.attempts == 1
     busy = BUSY.get() | {busy_mark(plan.backend)}
-    header = CallHeader(nested=plan.nested, stop_on_failure=stop_on_failure, board=sight.address, busy=busy)
-    return CallCarrier(header, Encoder(header))
+    backend = plan.backend
+    sharing = plan.sharing if backend.same_host and backend.wire == "bytes" else None
+    header = CallHeader(plan.nested, stop_on_failure, board=sight.address, sharing=sharing, busy=busy)
+    memory = CallMemory(sharing, plan.temp_folder) if sharing is not None else None
+    return CallCarrier(header, Encoder(header, memory), memory)
 
 
 def busy_mark(backend: ParallelBackendBase) -> tuple[int, int]:

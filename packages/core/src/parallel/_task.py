@@ -122,12 +122,14 @@ class Outcome:
         How long the worker was busy with them.
     is_blind
         The worker could not find the board on which it should note what it runs, and has run nothing.
+    is_out_of_reach
+        The same, but what it could not find is something that the caller shares.
     unclear
         A failure that is due to one of the tasks, nobody can tell which: the batch could not be unpickled in the
         worker, or its results in the caller. There are no values then.
     """
 
-    __slots__ = ("failures", "is_blind", "seconds", "unclear", "values")
+    __slots__ = ("failures", "is_blind", "is_out_of_reach", "seconds", "unclear", "values")
 
     def __init__(
         self,
@@ -136,12 +138,14 @@ class Outcome:
         seconds: float,
         is_blind: bool = False,
         unclear: Failure | None = None,
+        is_out_of_reach: bool = False,
     ) -> None:
         self.values = values
         self.failures = failures
         self.seconds = seconds
         self.is_blind = is_blind
         self.unclear = unclear
+        self.is_out_of_reach = is_out_of_reach
 
     def __repr__(self) -> str:
         return f"<Outcome {len(self.values)} tasks, {len(self.failures)} failed, {self.seconds:.6f} s>"

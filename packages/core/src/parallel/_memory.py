@@ -1,0 +1,93 @@
+"""What one call shares with its workers, in both directions; used by its owner only."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+
+from parallel._exports import Export, Exports, max_regions
+from parallel._region import Folder, Region
+from parallel._rooms import Rooms
+
+__all__ = ["CallMemory", "Sharing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How large data travels between processes of one host.
+
+    Attributes
+    ----------
+    limit
+        Fewest bytes of a buffer that travels apart.
+    mode
+        How workers map what the caller sends: "r", "c" or "r+"; None to send nothing apart.
+    """
+
+    limit: int
+    mode: str | None
+
+
+class CallMemory:
+    """The memory of one call.
+
+    Parameters
+    ----------
+    sharing
+        How.
+    temp_folder
+        Where files go, on systems without anonymous memory.
+    """
+
+    def __init__(self, sharing: Sharing, temp_folder: str | os.PathLike[str] | None = None) -> None:
+        self.sharing = sharing
+        self._folder = Folder(temp_folder)
+        self._exports = Exports(sharing.limit, self._folder, self._warn)
+        self._rooms = Rooms(self._folder, max_regions())
+        self._sends = sharing.mode is not None
+        self._has_warned = False
+        # By batch id: what it uses, until it is over.
+        self._batches: dict[int, tuple[Export | None, Region | None]] = {}
+
+    def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
+        """Give what the data of a batch goes through, and room for its results; None for the pipe."""
+        entry = self._batches[batch_id] = self.new_export(), self._rooms.take()
+        return entry
+
+    def new_export(self) -> Export | None:
+        """Give what data goes through that is used by the whole call."""
+        return self._exports.new_export() if self._sends else None
+
+    def room_of(self, batch_id: int) -> Region | None:
+        """Give the room of a batch, whose results are about to be read."""
+        return self._batches.get(batch_id, (None, None))[1]
+
+    def end(self, batch_id: int, *, is_clean: bool) -> None:
+        """A batch is over; `is_clean` if its room was left empty, by a worker that is done with it."""
+        export, room = self._batches.pop(batch_id, (None, None))
+        if export is not None:
+            export.release()
+        if room is not None:
+            self._rooms.give_back(room, is_clean=is_clean)
+
+    def stop_sending(self) -> None:
+        """Send everything through the pipe from now on: a worker cannot find what is shared."""
+        self._sends = False
+
+    def close(self) -> None:
+        """The call is over; results keep what they have."""
+        for batch_id in list(self._batches):
+            self.end(batch_id, is_clean=False)
+        self._exports.close()
+        self._rooms.close()
+        self._folder.close()
+
+    def _warn(self, reason: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"large data travels through the pipe to the workers, because it cannot be shared: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,257 @@
+"""Takes large buffers out of a pickle: what is pickled names them, they travel apart.
+
+Pickle protocol 5 hands over the buffers of whatever offers them. Three kinds get help, because they do not, or not as
+well as they could: arrays of numpy (a read-only one would have to arrive read-only; slices of one array would each
+bring a copy), ``array.array`` (which copies itself into the pickle), ``bytes`` and ``bytearray`` (which are written
+into it by the pickler).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import io
+import pickle
+from collections.abc import Callable, Hashable, Sequence
+from pickle import PickleBuffer
+from typing import Any, NamedTuple
+
+from parallel import _arrays
+from parallel._pickling import needs_value
+from parallel._region import Address
+
+__all__ = ["Location", "Packed", "Parcel", "loads", "pack"]
+
+#: How many objects are looked at in search of large bytes.
+_SEARCH_LIMIT = 20_000
+
+
+class Location(NamedTuple):
+    """Where a buffer is: number of the region among those of its message, first byte, how many."""
+
+    region: int
+    offset: int
+    n_bytes: int
+
+
+class Packed(NamedTuple):
+    """A value that travels in parts: its pickle, or where that is, what it names, and where all that is found."""
+
+    data: bytes | Location
+    buffers: tuple[Location, ...]
+    blobs: tuple[Location, ...]
+    regions: tuple[Address, ...]
+
+
+class Parcel:
+    """What travels apart from one pickle; the base class lets nothing travel apart.
+
+    Parameters
+    ----------
+    limit
+        Fewest bytes of a buffer that travels apart.
+    """
+
+    #: Whether an array that is mapped from a file travels as the file's name.
+    names_files = False
+
+    def __init__(self, limit: int) -> None:
+        self.limit = max(limit, 1)
+        self.buffers: list[Location] = []
+        self.blobs: list[Location] = []
+        #: What locations count.
+        self.regions: list[Address] = []
+        # Stand-ins for arrays, by id, with where the array is: the pickler hands them to `offer` in their turn.
+        self._stand_ins: dict[int, tuple[PickleBuffer, Location]] = {}
+        self._blob_numbers: dict[int, tuple[int, object]] = {}
+
+    def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
+        """Put bytes where the peer finds them.
+
+        Parameters
+        ----------
+        data
+            One dimension of bytes.
+        owner
+            What has the memory.
+        key
+            By what they are known if they are seen again, while `owner` lives; None if they are not to be known.
+
+        Returns
+        -------
+        Location or None
+            None if there is no room: then they travel in the pickle.
+        """
+        return None
+
+    def begin(self) -> None:
+        """A pickle is begun (again)."""
+        self.buffers.clear()
+        self.blobs.clear()
+        self._stand_ins.clear()
+        self._blob_numbers.clear()
+
+    # -- called by the pickler -----------------------------------------------------------------------------------------
+
+    def offer(self, buffer: PickleBuffer) -> bool:
+        """Take a buffer out of the pickle, or tell that it shall stay in."""
+        known = self._stand_ins.get(id(buffer))
+        if known is not None:
+            self.buffers.append(known[1])
+            return False
+        with buffer.raw() as data:
+            if data.nbytes < self.limit:
+                return True
+            location = self.place(data, data.obj, _arrays.key_of(data))
+        if location is None:
+            return True
+        self.buffers.append(location)
+        return False
+
+    def stand_in(self, location: Location) -> PickleBuffer:
+        """Give what stands in a pickle for bytes that were placed already."""
+        # Writable: a read-only one is marked as such in the pickle, and what is made of it can then never be written.
+        buffer = PickleBuffer(bytearray(1))
+        self._stand_ins[id(buffer)] = buffer, location
+        return buffer
+
+    def blob(self, value: bytes | bytearray) -> int | None:
+        """Take bytes out of the pickle; give their number, or None if they stay in."""
+        known = self._blob_numbers.get(id(value))
+        if known is None:
+            with memoryview(value) as data:
+                location = self.place(data, value, id(value))
+            if location is None:
+                return None
+            known = self._blob_numbers[id(value)] = len(self.blobs), value
+            self.blobs.append(location)
+        return known[0]
+
+
+def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes | Packed, bool]:
+    """Pickle by cloudpickle's rules what does not travel apart; tell whether cloudpickle was needed.
+
+    What is given is bytes where nothing travels apart.
+
+    Parameters
+    ----------
+    by_value
+        Whether to ask cloudpickle at once, because it was needed for the last value.
+
+    Raises
+    ------
+    Exception
+        Whatever the pickling of a user's object raises.
+    """
+    make: Callable[[object, Parcel, bool], bytes] = _dump_by_value if by_value else _dump
+    data: bytes | Location
+    try:
+        data = make(value, parcel, False)
+    except Exception:
+        if by_value:
+            raise
+        make, by_value = _dump_by_value, True
+        data = make(value, parcel, False)
+    if not by_value and needs_value(data):
+        make, by_value = _dump_by_value, True
+        data = make(value, parcel, False)
+    if len(data) >= parcel.limit:
+        if _has_large_bytes(value, parcel.limit):
+            data = make(value, parcel, True)
+        if len(data) >= parcel.limit:
+            data = parcel.place(memoryview(data), data) or data
+    if type(data) is bytes and not parcel.buffers and not parcel.blobs:
+        return data, by_value
+    return Packed(data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
+
+
+def loads(data: bytes | memoryview, buffers: Sequence[memoryview], blobs: Sequence[memoryview]) -> Any:
+    """Unpickle what `pack` made, with what has travelled apart."""
+    if not blobs:
+        return pickle.loads(data, buffers=buffers)  # noqa: S301 - from our own peer
+    return _Unpickler(data, buffers, blobs).load()
+
+
+# -- picklers ----------------------------------------------------------------------------------------------------------
+
+
+class _Pickler(pickle.Pickler):
+    """Hands large bytes to the parcel too; asks about every object, so only for what is known to hold some."""
+
+    parcel: Parcel
+
+    def persistent_id(self, value: object) -> object:
+        return _blob_number(value, self.parcel)
+
+
+def _blob_number(value: object, parcel: Parcel) -> tuple[int, bool] | None:
+    kind = type(value)
+    if (kind is bytes or kind is bytearray) and len(value) >= parcel.limit:  # type: ignore[arg-type]
+        number = parcel.blob(value)  # type: ignore[arg-type]
+        if number is not None:
+            return number, kind is bytearray
+    return None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes | memoryview, buffers: Sequence[memoryview], blobs: Sequence[memoryview]) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
+        self._blobs = blobs
+        self._made: dict[int, bytes | bytearray] = {}
+
+    def persistent_load(self, pid: Any) -> Any:
+        number, is_mutable = pid
+        if number not in self._made:
+            self._made[number] = (bytearray if is_mutable else bytes)(self._blobs[number])
+        return self._made[number]
+
+
+def _dump(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
+    parcel.begin()
+    file = io.BytesIO()
+    pickler: pickle.Pickler
+    if takes_bytes:
+        pickler = own = _Pickler(file, 5, buffer_callback=parcel.offer)
+        own.parcel = parcel
+    else:
+        pickler = pickle.Pickler(file, 5, buffer_callback=parcel.offer)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **_arrays.reducers(parcel)}
+    pickler.dump(value)
+    return file.getvalue()
+
+
+def _dump_by_value(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
+    import cloudpickle  # 20 ms, and many programs never need it
+
+    parcel.begin()
+    file = io.BytesIO()
+    kind = cloudpickle.Pickler
+    if takes_bytes:
+        kind = type("_CloudPickler", (kind,), {"persistent_id": lambda _, item: _blob_number(item, parcel)})
+    pickler = kind(file, 5, buffer_callback=parcel.offer)
+    pickler.dispatch_table = {**pickler.dispatch_table, **_arrays.reducers(parcel)}
+    pickler.dump(value)
+    return file.getvalue()
+
+
+def _has_large_bytes(value: object, limit: int) -> bool:
+    """Search containers and the attributes of objects for bytes that should travel apart; gives up after a while."""
+    seen: set[int] = set()
+    waiting: list[Any] = [value]
+    while waiting and len(seen) < _SEARCH_LIMIT:
+        item = waiting.pop()
+        if isinstance(item, bytes | bytearray):
+            if len(item) >= limit:
+                return True
+            continue
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+        elif not isinstance(item, type | str | int | float):
+            with contextlib.suppress(Exception):  # a class of the user's may do anything
+                waiting += vars(item).values()
+    return False

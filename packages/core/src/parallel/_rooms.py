@@ -1,0 +1,145 @@
+"""Large results in memory that the caller has made: written by the worker, mapped by the caller, copied once.
+
+The caller sends a room along with each batch. What is in it survives the worker, and is the caller's alone: it is
+mapped privately, so that a fork of the caller can do it no harm, and without a descriptor, so that thousands of results
+can be kept. A room that was used is not used again; the results have its memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+
+from parallel._parcel import Location, Packed, Parcel, loads
+from parallel._region import Address, Folder, Region, map_privately, open_region, write_all
+
+__all__ = ["ResultParcel", "Rooms", "unpack_result"]
+
+#: As in `_exports`.
+_ALIGNMENT = 64
+
+
+class Rooms:
+    """The caller's side: regions for results.
+
+    Parameters
+    ----------
+    folder
+        For files, where memory cannot be anonymous.
+    most
+        How many there may be at a time.
+    """
+
+    def __init__(self, folder: Folder, most: int) -> None:
+        self._folder = folder
+        self._most = most
+        self._n_out = 0
+        self._free: list[Region] = []
+
+    def take(self) -> Region | None:
+        """Give a room for the results of a batch; None if there is none to be had, and they travel in the pipe."""
+        if self._free:
+            room = self._free.pop()
+        elif self._n_out >= self._most:
+            return None
+        else:
+            try:
+                room = Region("results", self._folder)
+            except OSError:
+                return None
+        self._n_out += 1
+        return room
+
+    def give_back(self, room: Region, *, is_clean: bool) -> None:
+        """A batch is over; `is_clean` if nothing was written and its worker is done with the room."""
+        self._n_out -= 1
+        if is_clean and room.is_open:
+            self._free.append(room)
+        else:
+            room.close()
+
+    def close(self) -> None:
+        """Give all that are free back."""
+        free, self._free = self._free, []
+        for room in free:
+            room.close()
+
+
+class ResultParcel(Parcel):
+    """The worker's side: what of the results of one batch travels apart.
+
+    Parameters
+    ----------
+    limit
+        Fewest bytes of a buffer that travels apart.
+    room
+        Where to write; None for nowhere.
+    """
+
+    def __init__(self, limit: int, room: Address | None) -> None:
+        super().__init__(limit)
+        self._room = room
+        self._descriptor: int | None = None
+        #: How much of the room was written to.
+        self.extent = 0
+
+    def begin(self) -> None:
+        """Begin a pickle, again from the start of the room; see `Parcel`."""
+        super().begin()
+        self.extent = 0
+
+    def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
+        """Write bytes; see `Parcel`."""
+        if self._descriptor is None and self._room is not None:
+            self._descriptor = open_region(self._room)
+        if self._descriptor is None:
+            self._room = None
+            return None
+        offset = -(-self.extent // _ALIGNMENT) * _ALIGNMENT
+        try:
+            write_all(self._descriptor, data, offset)
+        except OSError:  # no room: in the pipe
+            return None
+        self.extent = offset + data.nbytes
+        return Location(0, offset, data.nbytes)
+
+    def close(self) -> None:
+        """Let go of the room."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def unpack_result(packed: Packed, room: Region, extent: int) -> object:
+    """Unpickle results; those that are in the room are mapped, and have its memory from now on. Closes the room.
+
+    Raises
+    ------
+    Exception
+        Whatever the unpickling of a user's object raises.
+    """
+    memory = _map(room, extent)
+    room.close()
+
+    def part(location: Location) -> memoryview:
+        return memory[location.offset : location.offset + location.n_bytes]
+
+    data = packed.data if isinstance(packed.data, bytes) else part(packed.data)
+    return loads(data, [part(at) for at in packed.buffers], [part(at) for at in packed.blobs])
+
+
+def _map(room: Region, extent: int) -> memoryview:
+    try:
+        return memoryview(map_privately(room.descriptor, extent))
+    except (OSError, ValueError):  # no address space, too many mappings: a copy will do
+        content = bytearray(extent)
+        with open(room.descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(0)
+            at = 0
+            while at < extent:
+                at += file.readinto(memoryview(content)[at:]) or _fail(at, extent)
+        return memoryview(content)
+
+
+def _fail(at: int, extent: int) -> int:
+    raise EOFError(f"a worker has written {at} of {extent} bytes of its results")
