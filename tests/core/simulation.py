@@ -64,6 +64,7 @@ class WhimsicalBatching:
         self._random = random.Random(seed)
         self.max_size = max_size
         self.budget_seconds = budget_seconds
+        self.reads_ahead = seed % 4 > 0
 
     def next_size(self, remaining: int | None) -> int:
         return self._random.randint(1, self.max_size)

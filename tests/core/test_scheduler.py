@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from parallel._actions import Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
-from parallel._batching import AdaptiveBatching, Batching, FixedBatching
+from parallel._batching import AdaptiveBatching, Batching, FixedBatching, SingleBatching
 from parallel._results import OrderedResults, UnorderedResults
 from parallel._retry import Retry
 from parallel._scheduler import Faults, Scheduler, State, Window
@@ -355,6 +355,29 @@ def test_every_worker_gets_one_batch_before_any_gets_a_second() -> None:
 def test_a_second_batch_waits_at_a_worker_only_where_the_policy_says_so() -> None:
     assert len(submitted(feed(make(n_jobs=2, size=1), 10))) == 2
     assert len(submitted(feed(make(n_jobs=2, batching=Queueing(1)), 10))) == 4
+
+
+def test_where_tasks_may_change_each_is_sent_before_the_next_is_read() -> None:
+    is_single = True
+    scheduler = make(n_jobs=2, batching=SingleBatching(Queueing(3), lambda: is_single))
+    flying = []
+    for index in range(4):
+        assert scheduler.wanted() == 1
+        (batch,) = submitted(feed(scheduler, 1, exhausted=False))
+        assert (batch.start, batch.stop) == (index, index + 1)
+        flying.append(batch)
+    assert scheduler.wanted() == 0  # both workers have two
+    come_back(scheduler, flying[0])
+    assert scheduler.wanted() == 1
+    is_single = False
+    assert scheduler.wanted() == 3
+
+
+def test_what_is_read_whole_first_is_not_where_tasks_may_change() -> None:
+    scheduler = make(n_jobs=1, pre_dispatch=None, batching=SingleBatching(FixedBatching(5), lambda: True))
+    assert scheduler.wanted() == 1
+    assert spans(feed(scheduler, 1, exhausted=False)) == [(0, 1)]
+    assert scheduler.wanted() == 0
 
 
 def test_pre_dispatch_limits_what_is_in_flight() -> None:

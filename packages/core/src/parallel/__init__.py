@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from parallel import errors as errors
     from parallel._config import parallel_backend, parallel_config
     from parallel._cpu import cpu_count
-    from parallel._parallel import Parallel, delayed, effective_n_jobs
+    from parallel._delayed import delayed
+    from parallel._parallel import Parallel, effective_n_jobs
     from parallel._plugins import register_parallel_backend, register_plugin, unregister_plugin
     from parallel._retry import Retry
+    from parallel._shared import Shared
     from parallel.backend import ParallelBackendBase
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ __all__ = [
     "Parallel",
     "ParallelBackendBase",
     "Retry",
+    "Shared",
     "cpu_count",
     "delayed",
     "effective_n_jobs",
@@ -46,8 +49,9 @@ _HOMES = {
     "Parallel": "_parallel",
     "ParallelBackendBase": "backend",
     "Retry": "_retry",
+    "Shared": "_shared",
     "cpu_count": "_cpu",
-    "delayed": "_parallel",
+    "delayed": "_delayed",
     "effective_n_jobs": "_parallel",
     "parallel_backend": "_config",
     "parallel_config": "_config",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["AdaptiveBatching", "BackendBatching", "Batching", "FixedBatching"]
+__all__ = ["AdaptiveBatching", "BackendBatching", "Batching", "FixedBatching", "SingleBatching"]
 
 #: Share of a worker's time that dispatch may cost: a batch should last this many times less than one round trip.
 DISPATCH_SHARE = 0.02
@@ -59,9 +59,15 @@ class Batching(Protocol):
     def queues(self) -> bool:
         """Tell whether a second batch should wait at a worker that has one."""
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether tasks may be read from the input before they can be sent."""
+
 
 class _Measured:
     """What all policies learn: how long a task lasts, and how long a round trip."""
+
+    reads_ahead = True
 
     def __init__(self) -> None:
         self.task_seconds: float | None = None
@@ -175,3 +181,43 @@ class AdaptiveBatching(_Measured):
 
     def __repr__(self) -> str:
         return f"<AdaptiveBatching {self._size} of at most {self._max_size}>"
+
+
+class SingleBatching:
+    """Another policy, but for as long as what tasks hold may change before the next one is read.
+
+    Then each task is sent before the next is read, alone.
+
+    Parameters
+    ----------
+    policy
+        For afterwards.
+    must_be_single
+        Tells whether that is so now.
+    """
+
+    def __init__(self, policy: Batching, must_be_single: Callable[[], bool]) -> None:
+        self._policy = policy
+        self._must_be_single = must_be_single
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Give the budget; see `Batching`."""
+        return self._policy.budget_seconds
+
+    def next_size(self, remaining: int | None) -> int:
+        """Give the size; see `Batching`."""
+        return 1 if self._must_be_single() else self._policy.next_size(remaining)
+
+    def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
+        """Learn from a batch; see `Batching`."""
+        self._policy.record(sent, done, seconds, round_trip_seconds)
+
+    def queues(self) -> bool:
+        """Tell whether to queue; see `Batching`."""
+        return self._policy.queues()
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether tasks may be read before they can be sent; see `Batching`."""
+        return not self._must_be_single()

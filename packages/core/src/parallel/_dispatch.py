@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parallel._batching import Batching, FixedBatching
+from parallel._batching import Batching, FixedBatching, SingleBatching
 from parallel._lanes import Lanes
 from parallel._pending import Pending
 from parallel._task import Batch, Kind
@@ -95,8 +95,10 @@ class Dispatch:
         """Tell how many tasks to read from the input now; 0 for none."""
         if self.is_exhausted:
             return 0
+        if not self.batching.reads_ahead and (self.pending.n_buffered or self._next_load() is None):
+            return 0
         if self._pre_dispatch is None:
-            return _READ_AHEAD
+            return _READ_AHEAD if self.batching.reads_ahead else 1
         size = self._next_size()
         ahead = self.pending.n_ready  # what waits for its next attempt is no reason to let workers wait
         batches = len(self.flights) + ahead // size
@@ -135,7 +137,8 @@ class Dispatch:
 
     def go_blind(self) -> None:
         """From now on, batches of one task and one for a worker."""
-        self.batching = FixedBatching(1)
+        must_be_single = not self.batching.reads_ahead
+        self.batching = SingleBatching(FixedBatching(1), lambda: must_be_single)
         self._depth = 1
 
     def launch_next(self, now: float, is_next: Callable[[int], bool]) -> Batch | None:
@@ -143,10 +146,8 @@ class Dispatch:
 
         `is_next` tells of an index whether all that is held waits for it.
         """
-        if len(self.flights) >= self.max_in_flight:
-            return None
-        load = self.lanes.next_load()
-        if load is None or load >= (self._depth if self._depth == 1 or self.batching.queues() else 1):
+        load = self._next_load()
+        if load is None:
             return None
         cut = self._cut(load == 0, is_next)
         return self._launch(*cut, load > 0, now) if cut is not None else None
@@ -168,6 +169,13 @@ class Dispatch:
         return flight
 
     # -- decisions -----------------------------------------------------------------------------------------------------
+
+    def _next_load(self) -> int | None:
+        """Give how many batches the worker has that would get the next one; None if none can take one."""
+        load = self.lanes.next_load()
+        if len(self.flights) >= self.max_in_flight or load is None:
+            return None
+        return load if load < (self._depth if self._depth == 1 or self.batching.queues() else 1) else None
 
     def _next_size(self) -> int:
         ahead = self.pending.n_ready

@@ -122,6 +122,9 @@ class Exports:
 
     def __init__(self, limit: int, folder: Folder, warn: Callable[[str], None]) -> None:
         self.limit = limit
+        #: How many buffers that could be changed were seen, and whether one of them was.
+        self.n_seen = 0
+        self.has_seen_change = False
         self._folder = folder
         self._warn = warn
         self._max_bytes = _max_bytes()
@@ -145,8 +148,12 @@ class Exports:
         if copy is not None:
             if copy.n_bytes == data.nbytes and (_is_constant(owner) or copy.is_same(data)):
                 self._copies.move_to_end(key)
+                self.n_seen += 1
                 return copy
             self._drop(key)
+            self.has_seen_change = True
+        elif not _is_constant(owner):
+            self.n_seen += 1
         copy = self.write(data, export)
         if copy is not None:
             self._keep(key, copy, owner)

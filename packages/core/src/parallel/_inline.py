@@ -11,6 +11,7 @@ from typing import Any
 from parallel import errors
 from parallel._explain import name_task, raisable
 from parallel._retry import Attempts, Retry
+from parallel._shared import is_any_known, unwrapped
 from parallel._source import Source
 from parallel._task import describe_function
 
@@ -52,7 +53,8 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
     if not policy.is_plain:
         yield from _run_by_policy(source, each, policy)
         return
-    for index, (function, args, kwargs) in enumerate(source):
+    for index, task in enumerate(source):
+        function, args, kwargs = unwrapped(task) if is_any_known() else task
         try:
             value = function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -71,7 +73,8 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
 def _run_by_policy(source: Source, each: Callable[[], None] | None, policy: InlinePolicy) -> Iterator[Any]:
     attempts = Attempts(policy.retry)
     begin = monotonic()
-    for index, (function, args, kwargs) in enumerate(source):
+    for index, task in enumerate(source):
+        function, args, kwargs = unwrapped(task) if is_any_known() else task
         value = _attempt(index, function, args, kwargs, attempts, policy, begin)
         _check_call(policy, begin)
         if each is not None:

@@ -10,7 +10,7 @@ from parallel._exports import Export, Exports, max_regions
 from parallel._region import Folder, Region
 from parallel._rooms import Rooms
 
-__all__ = ["CallMemory", "Sharing"]
+__all__ = ["CallMemory", "Sharing", "warn_of_pipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Sharing:
 
     limit: int
     mode: str | None
+
+
+#: After so many buffers without a change, the input is trusted not to change them: its tasks may be read ahead.
+_TRUSTED_AFTER = 16
 
 
 class CallMemory:
@@ -47,11 +51,24 @@ class CallMemory:
         self._rooms = Rooms(self._folder, max_regions())
         self._sends = sharing.mode is not None
         self._has_warned = False
+        self._n_begun = 0
         # By batch id: what it uses, until it is over.
         self._batches: dict[int, tuple[Export | None, Region | None]] = {}
 
+    def may_change(self) -> bool:
+        """Tell whether what a task holds may be changed, by the user's input iterator, before the next task is read.
+
+        Taken to be so until the first buffers were seen again, or others in their place, as they were; from the first
+        that was changed on it is.
+        """
+        exports = self._exports
+        if not self._sends or not (self._n_begun and exports.n_seen):
+            return self._sends and not self._n_begun
+        return exports.has_seen_change or exports.n_seen < _TRUSTED_AFTER
+
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""
+        self._n_begun += 1
         entry = self._batches[batch_id] = self.new_export(), self._rooms.take()
         return entry
 
@@ -71,6 +88,11 @@ class CallMemory:
         if room is not None:
             self._rooms.give_back(room, is_clean=is_clean)
 
+    @property
+    def sends(self) -> bool:
+        """Whether workers map what is sent to them."""
+        return self._sends
+
     def stop_sending(self) -> None:
         """Send everything through the pipe from now on: a worker cannot find what is shared."""
         self._sends = False
@@ -86,8 +108,13 @@ class CallMemory:
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
-                f"large data travels through the pipe to the workers, because it cannot be shared: {reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warn_of_pipe(reason)
+
+
+def warn_of_pipe(reason: str) -> None:
+    """Say that large data goes where it should not have to."""
+    warnings.warn(
+        f"large data travels through the pipe to the workers, because it cannot be shared: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )

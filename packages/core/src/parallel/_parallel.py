@@ -1,12 +1,11 @@
-"""`Parallel` and `delayed`: check arguments, choose a backend, start a call."""
+"""`Parallel`: check arguments, choose a backend, start a call."""
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from parallel import _plugins
@@ -21,6 +20,7 @@ from parallel._arguments import (
 )
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
 from parallel._config import asked_n_jobs, nested_settings, resolve, resolve_backend, resolve_n_jobs
+from parallel._delayed import Task
 from parallel._explain import keep_partial
 from parallel._generator import OwnedCall
 from parallel._inline import InlinePolicy, run_in_caller
@@ -31,44 +31,14 @@ from parallel._progress import Meter
 from parallel._retry import Retry
 from parallel._settings import BUSY, UNSET
 from parallel._setup import CallPlan, busy_mark, make_generator, run_list
+from parallel._shared import Shared
 from parallel._source import Source
 from parallel.backend import ParallelBackendBase
 
-__all__ = ["Parallel", "delayed", "effective_n_jobs"]
+__all__ = ["Parallel", "effective_n_jobs"]
 
-Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-# The function that `delayed` wrapped last, and its wrapper: most inputs wrap one function again and again, and
-# `functools.wraps` costs 3 µs, ten times the task tuple. Only functions without a closure are kept here.
-_last_delayed: tuple[object, Callable[..., Task] | None] = (None, None)
-
-
-def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
-    """Capture a call instead of making it: ``delayed(f)(x, y=1)`` is ``(f, (x,), {"y": 1})``.
-
-    What it gives has the name and the docstring of the function.
-
-    Parameters
-    ----------
-    function : callable
-        What the task calls.
-    """
-    global _last_delayed
-    known, wrapper = _last_delayed
-    if known is function and wrapper is not None:
-        return wrapper
-
-    def delayed_function(*args: Any, **kwargs: Any) -> Task:
-        return function, args, kwargs
-
-    try:
-        functools.update_wrapper(delayed_function, function)
-    except AttributeError:  # it needs attributes that some callables refuse to give
-        return delayed_function
-    if type(function) is FunctionType and not function.__closure__:
-        _last_delayed = (function, delayed_function)
-    return delayed_function
+#: Buffers of at least this size are written apart by `share` where the automatic sharing is off.
+_SHARE_FROM = 1 << 20
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -238,6 +208,35 @@ class Parallel:
     def starmap(self, function: Callable[..., Any], iterable: Iterable[Iterable[Any]]) -> Any:
         """Call `function` with each item of `iterable` as its arguments; see `__call__`."""
         return self._run(Source.of_starmap(_checked(function), iterable))
+
+    def share(self, value: object) -> Shared:
+        """Write an object once, for tasks of several calls; see `Shared`.
+
+        ::
+
+            with parallel.share(table) as shared:
+                parallel(delayed(search)(shared, word) for word in words)
+
+        Parameters
+        ----------
+        value : object
+            Anything that can be pickled. It must not be changed afterwards: tasks would go on to see what it was, or,
+            where they run in threads, would see the change.
+
+        Returns
+        -------
+        Shared
+            Give it to tasks of this object's calls, or of others.
+
+        Raises
+        ------
+        Exception
+            Whatever the pickling of the object raises.
+        """
+        backend = self._backend
+        is_mapped = backend.same_host and backend.wire == "bytes" and not self._runs_in_caller(self._workers)
+        limit = _SHARE_FROM if self._share_from is None else self._share_from
+        return Shared(value, Sharing(limit, self._share_mode) if is_mapped else None, self.temp_folder)
 
     # -- the with block ----------------------------------------------------------------------------------------------
 

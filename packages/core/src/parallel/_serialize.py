@@ -25,6 +25,7 @@ from parallel._parcel import Packed, pack
 from parallel._pickling import dumps, dumps_by_value, needs_value
 from parallel._region import Address, Region
 from parallel._rooms import ResultParcel, unpack_result
+from parallel._shared import by_reference
 from parallel._task import Batch, Failure, Kind, Outcome, describe_function
 from parallel.errors import BackendContractError, ResultPicklingError, TaskPicklingError
 
@@ -109,6 +110,11 @@ class Encoder:
         TaskPicklingError
             If one of its tasks cannot be pickled; it names the task and the path to the culprit.
         """
+        memory = self._memory
+        with by_reference(memory is not None and memory.sends):
+            return self._encode(batch, slot)
+
+    def _encode(self, batch: Batch, slot: int | None) -> bytes:
         if self._header is None:
             self._header = dumps(self._header_value)
         export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)

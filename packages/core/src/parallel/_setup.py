@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from parallel import errors
-from parallel._batching import MAX_BATCH, AdaptiveBatching, BackendBatching, Batching, FixedBatching
+from parallel._batching import MAX_BATCH, AdaptiveBatching, BackendBatching, Batching, FixedBatching, SingleBatching
 from parallel._board import is_available as board_is_available
 from parallel._call import Call, Sink
 from parallel._carrier import CallCarrier
@@ -173,11 +173,12 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
     began_at = monotonic()
     depth = backend.max_in_flight_per_worker or DEFAULT_DEPTH
     sight = _sight(plan, depth, began_at)
+    carrier = _carrier(plan, sight)
     is_blind = plan.task_seconds is not None and not sight.sees_starts
     scheduler = Scheduler(
         n_jobs=plan.n_jobs,
         # Where nobody sees when a task inside a batch begins, the limit of a task has to be that of its batch.
-        batching=FixedBatching(1) if is_blind else _batching(plan, is_list),
+        batching=_single(FixedBatching(1) if is_blind else _batching(plan, is_list), source, carrier),
         results=UnorderedResults() if plan.return_as == "generator_unordered" else OrderedResults(),
         pre_dispatch=plan.pre_dispatch,
         depth=1 if is_blind else depth,
@@ -202,7 +203,7 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
         backend_name=plan.backend_name,
         scheduler=scheduler,
         source=source,
-        carrier=_carrier(plan, sight),
+        carrier=carrier,
         sight=sight,
         sink=sink,
         listener=BatchListener(plan.parallel, scheduler, plan.prints, plan.hook, info),
@@ -246,6 +247,12 @@ def _batching(plan: CallPlan, is_list: bool) -> Batching:
         return BackendBatching(plan.backend.compute_batch_size)
     largest = MAX_BATCH if is_list else max(min(MAX_BATCH, WINDOW_TASKS // (2 * plan.n_jobs)), 1)
     return AdaptiveBatching(plan.n_jobs, largest)
+
+
+def _single(batching: Batching, source: Source, carrier: CallCarrier) -> Batching:
+    if carrier.memory is None or source.is_plain:
+        return batching
+    return SingleBatching(batching, carrier.memory.may_change)
 
 
 def _call_info(plan: CallPlan, source: Source) -> Any:

@@ -42,7 +42,8 @@ class Source:
         self.kind = kind
         self.function = function
         self.total = total
-        self._is_plain = isinstance(tasks, _PLAIN_INPUTS)
+        #: Whether it is read without running code of the user.
+        self.is_plain = isinstance(tasks, _PLAIN_INPUTS)
         self._iterator: Iterator[Any] = iter(tasks)
         self._n_read = 0
         self._piece = 1
@@ -82,7 +83,7 @@ class Source:
         exhausted = False
         error: BaseException | None = None
         try:
-            exhausted = self._read_plain(tasks, count) if self._is_plain else self._read_paced(tasks, count)
+            exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count)
         except Exception as raised:
             error = raised
         if self.kind is Kind.CALLS:

@@ -25,6 +25,7 @@ from parallel._memory import Sharing
 from parallel._region import Address
 from parallel._rooms import ResultParcel
 from parallel._settings import ACTIVE, BUSY, Settings
+from parallel._shared import is_any_known, n_attached, unwrapped
 from parallel._task import Failure, Job, Kind, Outcome, describe_function
 from parallel.errors import TaskPicklingError
 
@@ -95,6 +96,8 @@ def run_job(job: Job, header: CallHeader) -> Outcome:
     token, busy_token = ACTIVE.set(header.nested), BUSY.set(header.busy)
     process = os.getpid()
     try:
+        if is_any_known():
+            return _run_calls([unwrapped(batch.call_at(position)) for position in range(len(batch))], run)
         if batch.kind is Kind.CALLS:
             return _run_calls(batch.tasks, run)
         args: Iterable[Sequence[Any]] = zip(batch.tasks, strict=True) if batch.kind is Kind.ITEMS else batch.tasks
@@ -112,7 +115,7 @@ def run_job(job: Job, header: CallHeader) -> Outcome:
 # a task of a microsecond costs (benchmarks/stages.py).
 
 
-def _run_calls(calls: Iterable[tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]], run: _Run) -> Outcome:
+def _run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]], run: _Run) -> Outcome:
     stop_on_failure, budget_seconds, cancellable, fail, _, slot, values = run
     failures: dict[int, Failure] = {}
     began = now = run.begin()
@@ -256,8 +259,10 @@ def _run_fields(
     fields: _serialize.Payload, header: CallHeader, functions: dict[int, Callable[..., Any]], slot: Slot | None
 ) -> bytes:
     sharing = header.sharing
+    before = n_attached()
     try:
         content = unpack(fields.body, sharing.mode if sharing is not None else None)
+        calls = _calls(fields, content, functions) if n_attached() > before else None
     except OutOfReachError:
         return _serialize.encode_out_of_reach()
     except BaseException as error:
@@ -266,14 +271,15 @@ def _run_fields(
     describe: Callable[[int], str]
     token = ACTIVE.set(header.nested)
     try:
-        if fields.form == _serialize.COLUMNS:
+        if calls is None and fields.form == _serialize.COLUMNS:
             function = functions[fields.functions[0][0]]
             args = zip(*content, strict=True) if content else repeat((), fields.n_tasks)
             name = describe_function(function)
             outcome = _run_args(function, args, run)
             describe = lambda _: name  # noqa: E731
         else:
-            calls = [(functions[n] if n is not None else f, a, k) for n, f, a, k in content]
+            if calls is None:
+                calls = [(functions[n] if n is not None else f, a, k) for n, f, a, k in content]
             outcome = _run_calls(calls, run)
             describe = lambda position: describe_function(calls[position][0])  # noqa: E731
     finally:
@@ -282,6 +288,16 @@ def _run_fields(
         return _serialize.encode_outcome(outcome, fields.start, describe)
     with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
         return _serialize.encode_outcome(outcome, fields.start, describe, parcel)
+
+
+def _calls(
+    fields: _serialize.Payload, content: Any, functions: dict[int, Callable[..., Any]]
+) -> list[tuple[Any, Iterable[Any], dict[str, Any]]]:
+    """Give the calls of a batch among whose arguments may be some that are shared."""
+    if fields.form == _serialize.COLUMNS:
+        function = functions[fields.functions[0][0]]
+        return [unwrapped((function, args, {})) for args in zip(*content, strict=True)]
+    return [unwrapped((functions[n] if n is not None else f, a, k)) for n, f, a, k in content]
 
 
 def _known_call(fields: _serialize.Payload) -> _KnownCall:
