@@ -39,6 +39,7 @@ CORE_LAYERS = [
     {"_exports", "_rooms"},
     {"_parcel"},
     {"_explain"},
+    {"_codec"},
     {"_failures"},
     {"_sight"},
     {"_board"},

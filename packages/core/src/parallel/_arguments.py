@@ -84,7 +84,7 @@ def check_timeout(timeout: Any, name: str = "timeout") -> float | None:
     return None if seconds == float("inf") else seconds
 
 
-def check_max_nbytes(max_nbytes: Any) -> int | None:
+def check_max_nbytes(max_nbytes: Any, name: str = "max_nbytes") -> int | None:
     """Check `max_nbytes` and give it as a number of bytes; None for no limit.
 
     Raises
@@ -104,7 +104,7 @@ def check_max_nbytes(max_nbytes: Any) -> int | None:
     except TypeError:
         n_bytes = -1
     if n_bytes < 0:
-        raise ValueError(f"max_nbytes must be an integer, a number with K, M or G, or None, not {max_nbytes!r}")
+        raise ValueError(f"{name} must be an integer, a number with K, M or G, or None, not {max_nbytes!r}")
     return n_bytes
 
 

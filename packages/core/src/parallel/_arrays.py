@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-__all__ = ["FileGoneError", "key_of", "reducers"]
+__all__ = ["FileGoneError", "alone", "key_of", "reducers"]
 
 #: A view brings the whole array that it is a view of along, to be shared with other views, if that is at most so many
 #: times as large.
@@ -42,6 +42,12 @@ def key_of(data: memoryview) -> Hashable:
     """Give by what bytes can be known again, whatever object offers them: their place in memory; None if unknown."""
     numpy: Any = sys.modules.get("numpy")
     return (_address(numpy.frombuffer(data, "u1")), data.nbytes) if hasattr(numpy, "frombuffer") else None
+
+
+def alone(view: memoryview) -> memoryview:
+    """Give the same bytes so that there is nothing else behind them; a copy where numpy is not there to do better."""
+    numpy: Any = sys.modules.get("numpy")
+    return memoryview(numpy.frombuffer(view, "u1") if hasattr(numpy, "frombuffer") else bytearray(view))
 
 
 # -- array.array -------------------------------------------------------------------------------------------------------

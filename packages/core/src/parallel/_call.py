@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
-from parallel._explain import backend_error, lost_error, raisable, task_error, tasks_text, unclear_error
+from parallel._explain import backend_error, lost_error, out_of_reach, raisable, task_error, tasks_text, unclear_error
 from parallel._late import LateWatch
 from parallel._scheduler import Scheduler
 from parallel._sight import Sight
@@ -260,10 +260,10 @@ class Call:
             failed = backend_error(self._backend_name, "lost", _indices(batch), error)
             self._perform(self.scheduler.on_broken(batch_id, failed, now))
         else:
+            if outcome.is_out_of_reach and not self._carrier.refuse(batch_id):
+                outcome = out_of_reach(batch)
             self._forget(job, is_done=True)
             if outcome.is_blind:
-                if outcome.is_out_of_reach:
-                    self._carrier.stop_sending()
                 self._perform(self.scheduler.on_refused(batch_id, now, is_blind=not outcome.is_out_of_reach))
             elif outcome.unclear is not None:
                 blamed = unclear_error(batch, outcome.unclear, self._backend_name)

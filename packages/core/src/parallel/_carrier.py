@@ -36,17 +36,16 @@ class CallCarrier:
         """Read the outcome of a batch; see `parallel._serialize.decode_outcome`."""
         memory = self.memory
         room = memory.room_of(batch.batch_id) if memory is not None else None
-        return _serialize.decode_outcome(brought, batch, backend_name, room)
+        return _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec)
 
     def release(self, batch_id: int, *, is_clean: bool = False) -> None:
         """Give back what a batch has used of the memory; `is_clean` if no results were in it."""
         if self.memory is not None:
             self.memory.end(batch_id, is_clean=is_clean)
 
-    def stop_sending(self) -> None:
-        """A worker cannot reach the memory: use the pipe."""
-        if self.memory is not None:
-            self.memory.stop_sending()
+    def refuse(self, batch_id: int) -> bool:
+        """A worker cannot reach the memory: use the pipe from now on. Tell whether that is any help to the batch."""
+        return self.memory is not None and self.memory.refuse(batch_id)
 
     def close(self) -> None:
         """Give the memory back."""

@@ -36,6 +36,9 @@ DEFAULTS: Final[dict[str, Any]] = {
     "temp_folder": None,
     "max_nbytes": "1M",
     "mmap_mode": "r",
+    "serializer": "cloudpickle",
+    "compression": None,
+    "compression_threshold": "64K",
     "prefer": None,
     "require": None,
     "inner_max_num_threads": None,
@@ -237,7 +240,7 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         The backend.
     n_jobs : int, optional
         Number of workers; None leaves it to the backend's default.
-    verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
+    verbose, temp_folder, max_nbytes, mmap_mode, prefer, require, serializer, compression, compression_threshold
         Defaults for the arguments of `Parallel` of these names.
     inner_max_num_threads : int, optional
         Most threads of BLAS and OpenMP in each worker.
@@ -261,6 +264,9 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         mmap_mode: str | None | Unset = UNSET,
         prefer: str | None | Unset = UNSET,
         require: str | None | Unset = UNSET,
+        serializer: Any = UNSET,
+        compression: str | None | Unset = UNSET,
+        compression_threshold: int | str | Unset = UNSET,
         inner_max_num_threads: int | None | Unset = UNSET,
         **backend_params: Any,
     ) -> None:
@@ -272,6 +278,9 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
             "mmap_mode": mmap_mode,
             "prefer": prefer,
             "require": require,
+            "serializer": serializer,
+            "compression": compression,
+            "compression_threshold": compression_threshold,
             "inner_max_num_threads": inner_max_num_threads,
         }
         given = {name: value for name, value in given.items() if value is not UNSET}

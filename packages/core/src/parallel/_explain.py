@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from parallel._failures import safe_text
-from parallel._task import Batch, Failure, describe_function
+from parallel._task import Batch, Failure, Outcome, describe_function
 from parallel.errors import (
     BackendError,
     RemoteTraceback,
@@ -21,6 +21,7 @@ __all__ = [
     "keep_partial",
     "lost_error",
     "name_task",
+    "out_of_reach",
     "raisable",
     "task_error",
     "tasks_text",
@@ -97,6 +98,12 @@ def lost_error(backend_name: str, indices: range, error: WorkerLostError) -> Wor
     )
     failure.__cause__ = error.__cause__
     return failure
+
+
+def out_of_reach(batch: Batch) -> Outcome:
+    """Make the outcome of a batch that a worker could not run, though all of it went through the pipe."""
+    text = "an object that was shared cannot be had in the worker: was it closed meanwhile?"
+    return Outcome([], {}, 0.0, unclear=Failure(TaskPicklingError(text, task_index=batch.start, path="")))
 
 
 def keep_partial(error: BaseException, results: dict[int, object]) -> None:

@@ -54,11 +54,12 @@ class _Copy:
 
     __slots__ = ("n_bytes", "n_users", "offset", "owner", "sample", "shelf", "watch")
 
-    def __init__(self, shelf: _Shelf, offset: int, data: memoryview) -> None:
+    def __init__(self, shelf: _Shelf, offset: int, data: memoryview, keeps_all: bool) -> None:
         self.shelf = shelf
         self.offset = offset
         self.n_bytes = data.nbytes
-        self.sample = _sample(data)
+        #: Of what was written; None where all of that can be read again.
+        self.sample = _sample(data, keeps_all)
         #: Batches in flight that use it.
         self.n_users = 0
         #: Its owner, held or watched; neither once the copy is not to be used again.
@@ -67,8 +68,8 @@ class _Copy:
 
     def is_same(self, data: memoryview) -> bool:
         """Tell whether a buffer still is what was written."""
-        if data.nbytes > FULL_CHECK_BYTES:
-            return _sample(data) == self.sample
+        if self.sample is not None:
+            return _sample(data, keeps_all=True) == self.sample
         descriptor, offset = self.shelf.region.descriptor, self.offset
         return _read(descriptor, offset, self.n_bytes) == bytes(data)
 
@@ -117,11 +118,16 @@ class Exports:
     folder
         For files, where memory cannot be anonymous.
     warn
-        Called once, with the reason, if something does not fit and travels through the pipe instead.
+        Called with the reason when something does not fit, and travels through the pipe instead.
+    is_changed_by_tasks
+        Whether workers may write to what was written: then it does not show what it was.
     """
 
-    def __init__(self, limit: int, folder: Folder, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, limit: int, folder: Folder, warn: Callable[[str], None], *, is_changed_by_tasks: bool = False
+    ) -> None:
         self.limit = limit
+        self._is_changed_by_tasks = is_changed_by_tasks
         #: How many buffers that could be changed were seen, and whether one of them was.
         self.n_seen = 0
         self.has_seen_change = False
@@ -176,7 +182,7 @@ class Exports:
         self._n_bytes += offset + data.nbytes - shelf.n_bytes
         shelf.n_bytes = offset + data.nbytes
         shelf.n_copies += 1
-        return _Copy(shelf, offset, data)
+        return _Copy(shelf, offset, data, self._is_changed_by_tasks)
 
     def tidy(self, copies: Iterable[_Copy]) -> None:
         """Give back what nobody uses: copies that were released, and those whose owner is gone."""
@@ -274,9 +280,9 @@ def _is_constant(owner: Any) -> bool:
     return False  # an array that owns its memory can be made writable again
 
 
-def _sample(data: memoryview) -> bytes:
+def _sample(data: memoryview, keeps_all: bool) -> bytes | None:
     if data.nbytes <= FULL_CHECK_BYTES:
-        return b""
+        return bytes(data) if keeps_all else None
     # An odd step, so that each byte of an item has its turn.
     step = (data.nbytes // _N_SAMPLES) | 1
     return b"".join((data[:_END_BYTES], bytes(data[::step]), data[-_END_BYTES:]))

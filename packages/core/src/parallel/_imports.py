@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 from parallel._arrays import FileGoneError
-from parallel._parcel import Location, Packed, loads
+from parallel._parcel import Location, Packed, loads, part
 from parallel._region import Address, map_region, open_region
 
 __all__ = ["OutOfReachError", "unpack"]
@@ -34,12 +34,12 @@ def unpack(packed: bytes | Packed, mode: str | None) -> Any:
             raise OutOfReachError(str(error)) from error
     regions = [_map(address, mode or "r") for address in packed.regions]
 
-    def part(location: Location) -> memoryview:
-        return regions[location.region][location.offset : location.offset + location.n_bytes]
+    def at(location: Location) -> memoryview:
+        return part(regions[location.region], location)
 
-    data = packed.data if isinstance(packed.data, bytes) else part(packed.data)
+    data = packed.data if isinstance(packed.data, bytes) else at(packed.data)
     try:
-        return loads(data, [part(at) for at in packed.buffers], [part(at) for at in packed.blobs])
+        return loads(data, [at(location) for location in packed.buffers], [at(location) for location in packed.blobs])
     except FileGoneError as error:
         raise OutOfReachError(str(error)) from error
 

@@ -47,7 +47,7 @@ class CallMemory:
     def __init__(self, sharing: Sharing, temp_folder: str | os.PathLike[str] | None = None) -> None:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
-        self._exports = Exports(sharing.limit, self._folder, self._warn)
+        self._exports = Exports(sharing.limit, self._folder, self._warn, is_changed_by_tasks=sharing.mode == "r+")
         self._rooms = Rooms(self._folder, max_regions())
         self._sends = sharing.mode is not None
         self._has_warned = False
@@ -93,9 +93,10 @@ class CallMemory:
         """Whether workers map what is sent to them."""
         return self._sends
 
-    def stop_sending(self) -> None:
-        """Send everything through the pipe from now on: a worker cannot find what is shared."""
+    def refuse(self, batch_id: int) -> bool:
+        """Send all through the pipe from now on: a worker cannot find what is shared. Tell if the batch had such."""
         self._sends = False
+        return self._batches.get(batch_id, (None, None))[0] is not None
 
     def close(self) -> None:
         """The call is over; results keep what they have."""

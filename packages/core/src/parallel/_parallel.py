@@ -19,6 +19,7 @@ from parallel._arguments import (
     check_timeout,
 )
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
+from parallel._codec import Codec, check_compression, check_serializer
 from parallel._config import asked_n_jobs, nested_settings, resolve, resolve_backend, resolve_n_jobs
 from parallel._delayed import Task
 from parallel._explain import keep_partial
@@ -29,7 +30,7 @@ from parallel._lease import Lease, checked_n_jobs
 from parallel._memory import Sharing
 from parallel._progress import Meter
 from parallel._retry import Retry
-from parallel._settings import BUSY, UNSET
+from parallel._settings import BUSY, UNSET, Unset
 from parallel._setup import CallPlan, busy_mark, make_generator, run_list
 from parallel._shared import Shared
 from parallel._source import Source
@@ -108,6 +109,13 @@ class Parallel:
         True: the exception of a task that failed takes the place of its result, and all others run. False: the first
         failure ends the call, at once; with "list" the exception has an attribute `partial_results`, a dict of index
         to result of all that had arrived.
+    serializer : "cloudpickle", "pickle" or object, default "cloudpickle"
+        Makes the bytes that travel to workers on other hosts; an object has `dumps` and `loads`, and is itself sent by
+        cloudpickle. Backends whose workers are on this host do not use it, nor the next two.
+    compression : {"zlib", "lz4", "zstd", None}, default None
+        Makes these bytes fewer; lz4 and zstd need the extras ``parallel-core[lz4]`` and ``parallel-core[zstd]``.
+    compression_threshold : int or str, default "64K"
+        Fewest bytes that are compressed.
     **backend_options
         Options of the backend: for its constructor if it was given by name, else for its `configure`.
 
@@ -140,6 +148,9 @@ class Parallel:
         total_timeout: float | None = None,
         retries: int | Retry = 0,
         return_exceptions: bool = False,
+        serializer: Any = UNSET,
+        compression: str | None | Unset = UNSET,
+        compression_threshold: int | str | Unset = UNSET,
         **backend_options: Any,
     ) -> None:
         self.return_as = check_return_as(return_as)
@@ -156,6 +167,11 @@ class Parallel:
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
         self._share_from = check_max_nbytes(self.max_nbytes)
         self._share_mode = check_mmap_mode(self.mmap_mode)
+        self._codec = Codec(
+            check_serializer(resolve("serializer", serializer)),
+            check_compression(resolve("compression", compression)),
+            check_max_nbytes(resolve("compression_threshold", compression_threshold), "compression_threshold") or 0,
+        )
         self.prefer = resolve("prefer", prefer)
         self.require = resolve("require", require)
         inner = backend_options.pop("inner_max_num_threads", UNSET)
@@ -327,6 +343,7 @@ class Parallel:
             retry=self.retries,
             return_exceptions=self.return_exceptions,
             sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else None,
+            codec=self._codec,
             temp_folder=self.temp_folder,
             nested=nested_settings(self._backend),
             prints=prints,

@@ -20,7 +20,7 @@ from parallel import _arrays
 from parallel._pickling import needs_value
 from parallel._region import Address
 
-__all__ = ["Location", "Packed", "Parcel", "loads", "pack"]
+__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part"]
 
 #: How many objects are looked at in search of large bytes.
 _SEARCH_LIMIT = 20_000
@@ -32,6 +32,14 @@ class Location(NamedTuple):
     region: int
     offset: int
     n_bytes: int
+    #: Whether its user may look behind it, and must find nothing else there.
+    is_alone: bool = False
+
+
+def part(region: memoryview, location: Location) -> memoryview:
+    """Give the part of a mapped region that a location says."""
+    view = region[location.offset : location.offset + location.n_bytes]
+    return _arrays.alone(view) if location.is_alone else view
 
 
 class Packed(NamedTuple):
@@ -105,7 +113,7 @@ class Parcel:
             location = self.place(data, data.obj, _arrays.key_of(data))
         if location is None:
             return True
-        self.buffers.append(location)
+        self.buffers.append(location._replace(is_alone=True))
         return False
 
     def stand_in(self, location: Location) -> PickleBuffer:

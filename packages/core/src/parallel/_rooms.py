@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 
-from parallel._parcel import Location, Packed, Parcel, loads
+from parallel._parcel import Location, Packed, Parcel, loads, part
 from parallel._region import Address, Folder, Region, map_privately, open_region, write_all
 
 __all__ = ["ResultParcel", "Rooms", "unpack_result"]
@@ -120,12 +120,8 @@ def unpack_result(packed: Packed, room: Region, extent: int) -> object:
     """
     memory = _map(room, extent)
     room.close()
-
-    def part(location: Location) -> memoryview:
-        return memory[location.offset : location.offset + location.n_bytes]
-
-    data = packed.data if isinstance(packed.data, bytes) else part(packed.data)
-    return loads(data, [part(at) for at in packed.buffers], [part(at) for at in packed.blobs])
+    data = packed.data if isinstance(packed.data, bytes) else part(memory, packed.data)
+    return loads(data, [part(memory, at) for at in packed.buffers], [part(memory, at) for at in packed.blobs])
 
 
 def _map(room: Region, extent: int) -> memoryview:

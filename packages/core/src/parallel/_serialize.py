@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, NamedTuple
 
+from parallel._codec import Codec
 from parallel._culprit import find_culprit
 from parallel._exports import Export
 from parallel._failures import pack_failure, safe_text, unpack_failure
@@ -47,6 +48,9 @@ _OUTCOME_MARK = "parallel.outcome.1"
 
 #: The same of one whose results, or some of them, are in the batch's room.
 _APART_MARK = "parallel.outcome.apart.1"
+
+#: The last field of an outcome whose values went through a codec.
+_CODED = "coded"
 
 #: What is in the place of the seconds of an outcome that says why a batch was not run.
 _OUT_OF_REACH = -1.0
@@ -89,10 +93,14 @@ class Encoder:
         What the worker needs to know for every batch of the call; pickled once.
     memory
         For large data; None to send everything in the payload.
+    codec
+        For what travels to other hosts; None for what the rest of this module does.
     """
 
-    def __init__(self, header: object, memory: CallMemory | None = None) -> None:
+    def __init__(self, header: object, memory: CallMemory | None = None, codec: Codec | None = None) -> None:
         self._memory = memory
+        self._codec = codec
+        self._dumps_one = codec.dumps if codec is not None else dumps
         self.token = os.urandom(12)
         self._header_value = header
         self._header: bytes | None = None
@@ -101,6 +109,9 @@ class Encoder:
         # Counted apart: an executor may pickle in several threads, and two functions must never have one number.
         self._numbers = itertools.count()
         self._by_value = False
+        self._sends_apart = False
+        # Kept until the end of the call: nobody tells when the last batch with a function has been cut.
+        self._function_exports: list[Export] = []
 
     def encode(self, batch: Batch, slot: int | None = None) -> bytes:
         """Turn a batch into bytes; `slot` is where on the call's board its worker notes what it runs.
@@ -110,8 +121,11 @@ class Encoder:
         TaskPicklingError
             If one of its tasks cannot be pickled; it names the task and the path to the culprit.
         """
-        memory = self._memory
-        with by_reference(memory is not None and memory.sends):
+        sends_apart = self._memory is not None and self._memory.sends
+        if self._sends_apart and not sends_apart:
+            self._functions.clear()  # nobody can find what they have apart
+        self._sends_apart = sends_apart
+        with by_reference(sends_apart):
             return self._encode(batch, slot)
 
     def _encode(self, batch: Batch, slot: int | None) -> bytes:
@@ -156,6 +170,8 @@ class Encoder:
         return pickle.dumps(tuple(fields), protocol=5)
 
     def _dumps(self, content: object, export: Export | None) -> bytes | Packed:
+        if self._codec is not None:
+            return self._codec.dumps(content)
         if export is not None:
             packed, self._by_value = pack(content, export, self._by_value)
             return packed
@@ -188,9 +204,13 @@ class Encoder:
         return known[0], known[2]
 
     def _dumps_function(self, function: object) -> bytes | Packed:
+        if self._codec is not None:
+            return self._codec.compress(dumps(function))  # its serializer may know data only
         export = self._memory.new_export() if self._memory is not None else None
-        # Its large data stays until the end of the call: nobody tells when the last batch has been cut.
-        return pack(function, export)[0] if export is not None else dumps(function)
+        if export is None:
+            return dumps(function)
+        self._function_exports.append(export)
+        return pack(function, export)[0]
 
     def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
         rows: list[Any] = []
@@ -213,7 +233,7 @@ class Encoder:
             parts += [(f"args[{i}]", value) for i, value in enumerate(args)]
             parts += [(f"kwargs[{name!r}]", value) for name, value in kwargs.items()]
             for name, value in parts:
-                found = find_culprit(value, name, dumps)
+                found = find_culprit(value, name, self._dumps_one if name != "function" else dumps)
                 if found is not None:
                     path, reason = found
                     index = batch.start + position
@@ -285,7 +305,11 @@ def encode_unclear(failure: Failure) -> bytes:
 
 
 def encode_outcome(
-    outcome: Outcome, start: int, describe: Callable[[int], str], parcel: ResultParcel | None = None
+    outcome: Outcome,
+    start: int,
+    describe: Callable[[int], str],
+    parcel: ResultParcel | None = None,
+    codec: Codec | None = None,
 ) -> bytes:
     """Turn an outcome into bytes; a result that cannot be pickled becomes the failure of its own task only.
 
@@ -297,16 +321,18 @@ def encode_outcome(
         Names the function of the task at a position, for messages.
     parcel
         For large results; None if all travel in the pipe.
+    codec
+        As for `Encoder`.
     """
     failures = {position: pack_failure(failure) for position, failure in outcome.failures.items()}
     values = outcome.values
     try:
-        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel)
+        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel, codec)
     except BaseException:  # noqa: S110 - find out below which of the results it was
         pass
     values = list(values)
     for position, value in enumerate(values):
-        found = find_culprit(value, "result", dumps)
+        found = find_culprit(value, "result", codec.dumps if codec is not None else dumps)
         if found is not None:
             path, reason = found
             error = ResultPicklingError(
@@ -316,13 +342,16 @@ def encode_outcome(
             failures[position] = pack_failure(Failure(error))
             values[position] = None
     try:
-        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel)
+        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel, codec)
     except BaseException as error:  # each alone can be pickled, together they cannot
         text = f"results cannot be sent back together: {error!r}"
         return encode_unclear(Failure(ResultPicklingError(text, path="result")))
 
 
-def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None) -> bytes:
+def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None, codec: Codec | None) -> bytes:
+    if codec is not None:
+        mark, values, failures, seconds = fields
+        return pickle.dumps((mark, codec.dumps(values), failures, seconds, _CODED), protocol=5)
     if parcel is None:
         return dumps(fields)
     packed, _ = pack(fields, parcel)
@@ -334,7 +363,9 @@ def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None) -> bytes
 # -- back in the caller ----------------------------------------------------------------------------------------------
 
 
-def decode_outcome(brought: object, batch: Batch, backend_name: str, room: Region | None = None) -> Outcome:
+def decode_outcome(
+    brought: object, batch: Batch, backend_name: str, room: Region | None = None, codec: Codec | None = None
+) -> Outcome:
     """Read what a backend brought back for a batch: an `Outcome`, or one as bytes, with large results in the `room`.
 
     Raises
@@ -349,6 +380,8 @@ def decode_outcome(brought: object, batch: Batch, backend_name: str, room: Regio
             decoded = pickle.loads(brought)  # noqa: S301 - from our own worker
             if type(decoded) is tuple and len(decoded) == 3 and decoded[0] == _APART_MARK and room is not None:
                 decoded = unpack_result(decoded[1], room, decoded[2])
+            elif type(decoded) is tuple and len(decoded) == 5 and codec is not None:
+                decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
         except Exception as error:
             return _undecodable(error)
         if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _OUTCOME_MARK:

@@ -47,6 +47,9 @@ class Settings:
     temp_folder: str | None | Literal[Unset.UNSET] = UNSET
     max_nbytes: int | str | None | Literal[Unset.UNSET] = UNSET
     mmap_mode: str | None | Literal[Unset.UNSET] = UNSET
+    serializer: Any = UNSET
+    compression: str | None | Literal[Unset.UNSET] = UNSET
+    compression_threshold: int | str | Literal[Unset.UNSET] = UNSET
     prefer: str | None | Literal[Unset.UNSET] = UNSET
     require: str | None | Literal[Unset.UNSET] = UNSET
     inner_max_num_threads: int | None | Literal[Unset.UNSET] = UNSET

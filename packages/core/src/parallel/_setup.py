@@ -14,6 +14,7 @@ from parallel._batching import MAX_BATCH, AdaptiveBatching, BackendBatching, Bat
 from parallel._board import is_available as board_is_available
 from parallel._call import Call, Sink
 from parallel._carrier import CallCarrier
+from parallel._codec import Codec
 from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
 from parallel._limits import Limits
@@ -55,6 +56,8 @@ class CallPlan:
         The limits; None for none.
     sharing
         How large data travels to workers on this host; None for in the pipe.
+    codec
+        What payloads to other hosts go through.
     temp_folder
         Where that makes files, if it must.
     nested
@@ -79,6 +82,7 @@ class CallPlan:
     retry: Retry
     return_exceptions: bool
     sharing: Sharing | None
+    codec: Codec
     temp_folder: str | None
     nested: Settings
     prints: bool
@@ -230,9 +234,10 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     busy = BUSY.get() | {busy_mark(plan.backend)}
     backend = plan.backend
     sharing = plan.sharing if backend.same_host and backend.wire == "bytes" else None
-    header = CallHeader(plan.nested, stop_on_failure, board=sight.address, sharing=sharing, busy=busy)
+    codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
+    header = CallHeader(plan.nested, stop_on_failure, board=sight.address, sharing=sharing, codec=codec, busy=busy)
     memory = CallMemory(sharing, plan.temp_folder) if sharing is not None else None
-    return CallCarrier(header, Encoder(header, memory), memory)
+    return CallCarrier(header, Encoder(header, memory, codec), memory)
 
 
 def busy_mark(backend: ParallelBackendBase) -> tuple[int, int]:

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple, Protocol
 
 from parallel import _serialize
 from parallel._board import BATCH, POSITION, PROCESS, STARTED, Slot, open_slot
+from parallel._codec import Codec
 from parallel._imports import OutOfReachError, unpack
 from parallel._memory import Sharing
+from parallel._parcel import Packed
 from parallel._region import Address
 from parallel._rooms import ResultParcel
 from parallel._settings import ACTIVE, BUSY, Settings
@@ -43,6 +45,8 @@ class CallHeader(NamedTuple):
     board: Address | None = None
     #: How large data travels; None for in the pipe.
     sharing: Sharing | None = None
+    #: What payloads and outcomes go through; None where they stay on this host.
+    codec: Codec | None = None
     #: What is busy with the tasks; see `parallel._settings.BUSY`.
     busy: frozenset[tuple[int, int]] = frozenset()
 
@@ -261,7 +265,7 @@ def _run_fields(
     sharing = header.sharing
     before = n_attached()
     try:
-        content = unpack(fields.body, sharing.mode if sharing is not None else None)
+        content = _content(fields.body, header)
         calls = _calls(fields, content, functions) if n_attached() > before else None
     except OutOfReachError:
         return _serialize.encode_out_of_reach()
@@ -285,9 +289,15 @@ def _run_fields(
     finally:
         ACTIVE.reset(token)
     if sharing is None:
-        return _serialize.encode_outcome(outcome, fields.start, describe)
+        return _serialize.encode_outcome(outcome, fields.start, describe, None, header.codec)
     with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
         return _serialize.encode_outcome(outcome, fields.start, describe, parcel)
+
+
+def _content(body: bytes | Packed, header: CallHeader) -> Any:
+    if header.codec is not None and isinstance(body, bytes):
+        return header.codec.loads(body)
+    return unpack(body, header.sharing.mode if header.sharing is not None else None)
 
 
 def _calls(
@@ -319,12 +329,17 @@ def _functions(fields: _serialize.Payload, known: _KnownCall) -> dict[int, Calla
     for number, blob in fields.functions:
         function = known.functions.get(number)
         if function is None:
-            sharing = known.header.sharing
-            function = unpack(blob, sharing.mode if sharing is not None else None)
+            function = _function(blob, known.header)
             if isinstance(function, _STATELESS) and isinstance(blob, bytes):
                 known.functions[number] = function
         functions[number] = function
     return functions
+
+
+def _function(blob: bytes | Packed, header: CallHeader) -> Any:
+    if header.codec is not None and isinstance(blob, bytes):
+        return pickle.loads(header.codec.decompress(blob))  # noqa: S301 - from our own caller
+    return unpack(blob, header.sharing.mode if header.sharing is not None else None)
 
 
 def _not_unpickled(error: BaseException) -> bytes:

@@ -172,6 +172,8 @@ class ParallelBackendBase:
     wire: str = "objects"
     #: Whether the workers are on this host.
     same_host: bool = False
+    #: Whether the user's settings `serializer` and `compression` apply: for ``wire = "bytes"`` over a network.
+    uses_codec: bool = False
     #: Whether `abort_everything` stops tasks that are running, and `kill` those of one worker.
     supports_kill: bool = False
     #: Whether a worker that ended, by `kill` or by itself, is replaced, so that what it had can run again. Else the
