@@ -27,6 +27,8 @@ class _Parcel(Protocol):
 
     def stand_in(self, location: Any) -> Any: ...
 
+    def note(self, value: Any, key: Hashable) -> None: ...
+
 
 def reducers(parcel: _Parcel) -> dict[type, Callable[[Any], Any]]:
     """Give the functions by which the arrays of known types are pickled."""
@@ -71,27 +73,38 @@ def _make_array(typecode: str, data: memoryview) -> array.array[Any]:
 
 
 def _reduce_ndarray(value: Any, parcel: _Parcel) -> Any:
-    if value.nbytes >= parcel.limit and not value.dtype.hasobject:
+    if value.nbytes < parcel.limit:
+        parcel.note(value, (_address(value), value.nbytes))
+    elif not value.dtype.hasobject:
         reduced = _reduce_large(value, parcel)
         if reduced is not None:
             return reduced
-    # Not by protocol 5: of a read-only array that makes one which can never be written.
-    return value.__reduce_ex__(4)
+    if not value.flags.writeable and (value.flags.c_contiguous or value.flags.f_contiguous):
+        value = value.copy(order="K")  # or protocol 5 makes an array of it that can never be written
+    return value.__reduce_ex__(5)
 
 
 def _reduce_large(value: Any, parcel: _Parcel) -> Any:
+    """Take an array apart that is in one piece, or a part of one that is; None if it is best left to numpy."""
     is_fortran = value.flags.fnc
     is_contiguous = is_fortran or value.flags.c_contiguous
     base = _base(value)
-    if base.nbytes > _MAX_BASE_FACTOR * value.nbytes:
-        base = value = value if is_contiguous else value.copy(order="C")
-        is_contiguous = True
+    offset = _address(value) - _address(base)
+    if base.nbytes > _MAX_BASE_FACTOR * value.nbytes or offset % value.dtype.alignment:
+        base, offset = value, 0
+    if not is_contiguous and (base is value or not value.dtype.isnative or _is_permuted(value)):
+        return None
     location = parcel.place(_bytes_of(base), base, id(base))
     if location is None:
         return None
-    offset = _address(value) - _address(base)
     order, strides = "F" if is_fortran else "C", None if is_contiguous else value.strides
     return _make_ndarray, (parcel.stand_in(location), value.dtype, value.shape, order, offset, strides)
+
+
+def _is_permuted(value: Any) -> bool:
+    """Tell whether an array is without gaps but for the order of its axes, which a pickle keeps."""
+    axes = sorted(range(value.ndim), key=lambda axis: value.strides[axis], reverse=True)
+    return bool(value.transpose(axes).flags.c_contiguous)
 
 
 def _make_ndarray(

@@ -1,7 +1,7 @@
 """One shared page per call, on which workers note what they are running since when.
 
 The owner reads it when a deadline may have passed and when a worker is lost. Each batch in flight has a slot of four
-numbers; before each task the worker writes two of them, which costs 0.06 µs (benchmarks/stages.py). A batch that runs
+numbers; before each task the worker writes two of them, which costs 0.06 µs. A batch that runs
 in the caller's own process has such a slot for itself.
 
 On Linux the page is anonymous memory: workers open it through ``/proc/<pid>/fd/<n>``, so it has no name, and the kernel

@@ -31,6 +31,9 @@ _N_SAMPLES = 4096
 #: A buffer of at least this size has a region for itself; smaller ones of a batch share one.
 _OWN_REGION_BYTES = 16 << 20
 
+#: After so many buffers without a change, their giver is trusted not to change them.
+TRUSTED_AFTER = 16
+
 #: Where one buffer ends and the next begins: what processors like, and more than any type needs.
 ALIGNMENT = 64
 
@@ -100,6 +103,10 @@ class Export(Parcel):
             self.regions.append(copy.shelf.region.address)
         return Location(number, copy.offset, copy.n_bytes)
 
+    def note(self, value: Any, key: Hashable) -> None:
+        """Look whether an array has changed since it was seen last; see `Parcel`."""
+        self._exports.note(value, key)
+
     def release(self) -> None:
         """Nobody uses what was sent any more."""
         used, self._used = self._used, {}
@@ -131,6 +138,8 @@ class Exports:
         #: How many buffers that could be changed were seen, and whether one of them was.
         self.n_seen = 0
         self.has_seen_change = False
+        # Small arrays, and what they had in them, by key.
+        self._noted: dict[Hashable, tuple[object, int]] = {}
         self._folder = folder
         self._warn = warn
         self._max_bytes = _max_bytes()
@@ -164,6 +173,21 @@ class Exports:
         if copy is not None:
             self._keep(key, copy, owner)
         return copy
+
+    def note(self, value: Any, key: Hashable) -> None:
+        """See an array that stays in the pickle: it counts like others, as long as that matters."""
+        if self.has_seen_change or self.n_seen >= TRUSTED_AFTER:
+            self._noted.clear()
+            return
+        content = hash(value.tobytes())
+        _, before = self._noted.setdefault(key, (value, content))
+        self.has_seen_change = before != content
+        self.n_seen += 1
+
+    @property
+    def may_change(self) -> bool:
+        """Whether buffers may be changed by what gives them: until some were seen that were not, or since one was."""
+        return self.has_seen_change or 0 < self.n_seen < TRUSTED_AFTER
 
     def write(self, data: memoryview, export: Export) -> _Copy | None:
         """Write a buffer; None if there is no room for it."""

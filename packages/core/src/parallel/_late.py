@@ -10,6 +10,10 @@ from time import monotonic
 __all__ = ["LateWatch"]
 
 
+def _nothing() -> None:
+    return None
+
+
 class LateWatch:
     """A thread that looks after the deadlines between `enter` and `leave`; started at the first `enter`.
 
@@ -48,6 +52,7 @@ class LateWatch:
             self._inbox.put(False)
             self._thread.join()
             self._thread = None
+        self._look = _nothing  # or the call that this belongs to would be kept, with all it has, until the next gc
 
     def _run(self) -> None:
         deadline: float | None = None

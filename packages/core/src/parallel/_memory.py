@@ -29,10 +29,6 @@ class Sharing:
     mode: str | None
 
 
-#: After so many buffers without a change, the input is trusted not to change them: its tasks may be read ahead.
-_TRUSTED_AFTER = 16
-
-
 class CallMemory:
     """The memory of one call.
 
@@ -58,13 +54,9 @@ class CallMemory:
     def may_change(self) -> bool:
         """Tell whether what a task holds may be changed, by the user's input iterator, before the next task is read.
 
-        Taken to be so until the first buffers were seen again, or others in their place, as they were; from the first
-        that was changed on it is.
+        It may before anything is known, and then see `Exports.may_change`.
         """
-        exports = self._exports
-        if not self._sends or not (self._n_begun and exports.n_seen):
-            return self._sends and not self._n_begun
-        return exports.has_seen_change or exports.n_seen < _TRUSTED_AFTER
+        return self._sends and (not self._n_begun or self._exports.may_change)
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""

@@ -92,6 +92,9 @@ class Parcel:
         """
         return None
 
+    def note(self, value: Any, key: Hashable) -> None:
+        """See an array that stays in the pickle."""
+
     def begin(self) -> None:
         """A pickle is begun (again)."""
         self.buffers.clear()

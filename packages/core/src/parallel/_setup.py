@@ -146,7 +146,8 @@ def run_list(plan: CallPlan, source: Source) -> list[Any]:
     finally:
         session.end(error)
         error = None  # no cycle between the error, its traceback and this frame
-    return sink.values
+    values, sink.values = sink.values, []  # whoever still has the call does not have its results
+    return values
 
 
 def make_generator(

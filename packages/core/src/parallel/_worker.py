@@ -116,7 +116,7 @@ def run_job(job: Job, header: CallHeader) -> Outcome:
 
 
 # The two loops are the same but for the call. Written out, because a call through one more function would double what
-# a task of a microsecond costs (benchmarks/stages.py).
+# a task of a microsecond costs.
 
 
 def _run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]], run: _Run) -> Outcome:
