@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel._arguments import check_batch_size, check_return_as, check_timeout, evaluate_pre_dispatch
+from parallel import Parallel
+from parallel._arguments import (
+    check_batch_size,
+    check_max_nbytes,
+    check_mmap_mode,
+    check_return_as,
+    check_timeout,
+    evaluate_pre_dispatch,
+)
 from parallel._arithmetic import evaluate
 
 # -- return_as, batch_size, timeout ------------------------------------------------------------------------------------
@@ -164,3 +172,46 @@ def test_arithmetic_gives_what_python_gives_or_is_refused(text: str) -> None:
 def test_powers_are_refused_before_they_are_computed() -> None:
     with pytest.raises(ValueError, match="too large"):
         evaluate("999999999 ** 999999999", {})
+
+
+# -- large data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "n_bytes"),
+    [
+        (None, None),
+        (0, 0),
+        (1000, 1000),
+        ("64K", 64 << 10),
+        ("1M", 1 << 20),
+        (" 2g ", 2 << 30),
+        (np.int64(7), 7),
+    ],
+)
+def test_max_nbytes(value: object, n_bytes: int | None) -> None:
+    assert check_max_nbytes(value) == n_bytes
+
+
+@pytest.mark.parametrize("value", ["", "1", "M", "1MB", "-1M", "1.5M", "1T", "²K", -1, 1.5, [], b"1M"])
+def test_a_max_nbytes_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="max_nbytes must be"):
+        check_max_nbytes(value)
+    with pytest.raises(ValueError, match="max_nbytes must be"):
+        Parallel(n_jobs=2, max_nbytes=value)
+
+
+def test_the_threshold_of_compression_is_checked_in_the_same_way() -> None:
+    with pytest.raises(ValueError, match="compression_threshold must be"):
+        Parallel(n_jobs=2, compression_threshold="much")
+
+
+@pytest.mark.parametrize(("value", "mode"), [("r", "r"), ("c", "c"), ("r+", "r+"), ("w+", "r+"), (None, None)])
+def test_mmap_mode(value: str | None, mode: str | None) -> None:
+    assert check_mmap_mode(value) == mode
+
+
+@pytest.mark.parametrize("value", ["w", "", "rw", 1, False, []])
+def test_a_mmap_mode_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="mmap_mode must be one of 'r', 'c', 'r\\+', 'w\\+', None"):
+        Parallel(n_jobs=2, mmap_mode=value)

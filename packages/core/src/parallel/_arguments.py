@@ -116,7 +116,7 @@ def check_mmap_mode(mmap_mode: Any) -> str | None:
     ValueError
         If it is none of numpy's modes, nor None.
     """
-    if mmap_mode not in _MMAP_MODES:
+    if not isinstance(mmap_mode, str | None) or mmap_mode not in _MMAP_MODES:
         known = ", ".join(map(repr, _MMAP_MODES))
         raise ValueError(f"mmap_mode must be one of {known}, not {mmap_mode!r}")
     return _MMAP_MODES[mmap_mode]
