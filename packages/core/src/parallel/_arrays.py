@@ -14,14 +14,11 @@ from typing import Any, Protocol
 
 __all__ = ["FileGoneError", "alone", "key_of", "reducers"]
 
-#: A view brings the whole array that it is a view of along, to be shared with other views, if that is at most so many
-#: times as large.
-_MAX_BASE_FACTOR = 8
-
 
 class _Parcel(Protocol):
     limit: int
     names_files: bool
+    max_base_factor: int
 
     def place(self, data: memoryview, owner: object, key: Hashable = None) -> Any: ...
 
@@ -90,11 +87,12 @@ def _reduce_large(value: Any, parcel: _Parcel) -> Any:
     is_contiguous = is_fortran or value.flags.c_contiguous
     base = _base(value)
     offset = _address(value) - _address(base)
-    if base.nbytes > _MAX_BASE_FACTOR * value.nbytes or offset % value.dtype.alignment:
+    if base.nbytes > parcel.max_base_factor * value.nbytes or offset % value.dtype.alignment:
         base, offset = value, 0
     if not is_contiguous and (base is value or not value.dtype.isnative or _is_permuted(value)):
         return None
-    location = parcel.place(_bytes_of(base), base, id(base))
+    owner, key = (base, id(base)) if base.base is None else (base.base, (_address(base), base.nbytes))
+    location = parcel.place(_bytes_of(base), owner, key)
     if location is None:
         return None
     order, strides = "F" if is_fortran else "C", None if is_contiguous else value.strides

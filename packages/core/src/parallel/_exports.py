@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
+from functools import cache
 from typing import Any
 
 from parallel._parcel import Location, Parcel
@@ -27,6 +29,9 @@ FULL_CHECK_BYTES = 4 << 20
 #: What is compared of a larger buffer: so much of each end, and about so many bytes in between.
 _END_BYTES = 64 << 10
 _N_SAMPLES = 4096
+
+#: How much is read at a time to compare all of a buffer.
+_READ_BYTES = 1 << 20
 
 #: A buffer of at least this size has a region for itself; smaller ones of a batch share one.
 _OWN_REGION_BYTES = 16 << 20
@@ -70,17 +75,25 @@ class _Copy:
         self.watch: weakref.ref[object] | None = None
 
     def is_same(self, data: memoryview) -> bool:
-        """Tell whether a buffer still is what was written."""
+        """Tell whether the buffer that was written still is what it was."""
         if self.sample is not None:
             return _sample(data, keeps_all=True) == self.sample
+        return self.has(data)
+
+    def has(self, data: memoryview) -> bool:
+        """Tell whether just these bytes were written."""
         descriptor, offset = self.shelf.region.descriptor, self.offset
-        return _read(descriptor, offset, self.n_bytes) == bytes(data)
+        return all(
+            _read(descriptor, offset + at, min(_READ_BYTES, data.nbytes - at)) == bytes(data[at : at + _READ_BYTES])
+            for at in range(0, data.nbytes, _READ_BYTES)
+        )
 
 
 class Export(Parcel):
     """What one batch sends apart; `release` it when the batch is over."""
 
     names_files = True
+    max_base_factor = 8  # others may be views of the same array
 
     def __init__(self, exports: Exports, limit: int) -> None:
         super().__init__(limit)
@@ -90,8 +103,7 @@ class Export(Parcel):
 
     def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
         """Write bytes, if they are not there yet; see `Parcel`."""
-        exports = self._exports
-        copy = exports.find(data, owner, key, self) if key is not None else exports.write(data, self)
+        copy = self._exports.find(data, owner, key, self)
         if copy is None:
             return None
         if id(copy) not in self._used:
@@ -148,6 +160,8 @@ class Exports:
         self._n_regions = 0
         # By key, least recently used first: while its owner is held or watched, nothing else has that key.
         self._copies: OrderedDict[Hashable, _Copy] = OrderedDict()
+        # Key of a buffer to the key by which its copy is found by content.
+        self._aliases: dict[Hashable, Hashable] = {}
         # Keys of owners that are gone; filled by whichever thread drops the last reference.
         self._gone: deque[Hashable] = deque()
         self._open_shelf: tuple[Export, _Shelf] | None = None
@@ -157,18 +171,32 @@ class Exports:
         return Export(self, self.limit)
 
     def find(self, data: memoryview, owner: object, key: Hashable, export: Export) -> _Copy | None:
-        """Give the copy of a buffer, made now if there is none, or if the buffer has changed since."""
+        """Give the copy of a buffer, made now if there is none, or if the buffer has changed since; None for no room.
+
+        What may have been made for this pickle only is looked for by its content, too.
+        """
         self._forget_gone()
-        copy = self._copies.get(key)
+        kept_as = self._aliases.get(key, key)
+        copy = self._copies.get(kept_as) if key is not None else None
         if copy is not None:
             if copy.n_bytes == data.nbytes and (_is_constant(owner) or copy.is_same(data)):
-                self._copies.move_to_end(key)
+                self._copies.move_to_end(kept_as)
                 self.n_seen += 1
                 return copy
-            self._drop(key)
+            self._drop(kept_as)
             self.has_seen_change = True
-        elif not _is_constant(owner):
+        elif key is not None and not _is_constant(owner):
             self.n_seen += 1
+        if type(key) is not int:
+            key, alias = ("content", data.nbytes, hash(_sample(data, keeps_all=True))), key
+            copy = self._copies.get(key)
+            if copy is not None:
+                if copy.has(data):
+                    self._copies.move_to_end(key)
+                    return copy
+                self._drop(key)
+            if alias is not None:
+                self._aliases[alias] = key
         copy = self.write(data, export)
         if copy is not None:
             self._keep(key, copy, owner)
@@ -219,6 +247,7 @@ class Exports:
         """Give everything back."""
         shelves = {id(copy.shelf): copy.shelf for copy in self._copies.values()}
         self._copies.clear()
+        self._aliases.clear()
         for shelf in shelves.values():
             shelf.region.close()
 
@@ -226,7 +255,7 @@ class Exports:
 
     def _keep(self, key: Hashable, copy: _Copy, owner: object) -> None:
         gone = self._gone
-        if type(key) is int:  # the id of an object that its users hold; else of one that was made for this pickle
+        if type(key) is int:
             with contextlib.suppress(TypeError):
                 copy.watch = weakref.ref(owner, lambda _: gone.append(key))
         if copy.watch is None:
@@ -247,6 +276,8 @@ class Exports:
 
     def _drop(self, key: Hashable) -> None:
         copy = self._copies.pop(key)
+        for alias in [alias for alias, known in self._aliases.items() if known == key]:
+            del self._aliases[alias]
         if copy.watch is None:
             self._n_held -= copy.n_bytes
         copy.watch = copy.owner = None
@@ -319,6 +350,7 @@ def _read(descriptor: int, offset: int, count: int) -> bytes:
     return os.read(descriptor, count)
 
 
+@cache
 def _max_bytes() -> int:
     """Half of the machine's memory."""
     try:
@@ -329,10 +361,9 @@ def _max_bytes() -> int:
 
 def max_regions() -> int:
     """Give the number of descriptors that a call may use for its data: a small part of those that there are."""
-    try:
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except ImportError:
+    if sys.platform == "win32":
         return 64
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(min(soft // 8, 64), 2)

@@ -8,11 +8,12 @@ into it by the pickler).
 
 from __future__ import annotations
 
+import array
 import contextlib
 import copyreg
 import io
 import pickle
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from parallel._pickling import needs_value
 from parallel._region import Address
 
 __all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part"]
+
+#: In the pickle of an array of numpy; not all of them offer their buffer.
+_HAS_ARRAYS = b"numpy"
 
 #: How many objects are looked at in search of large bytes.
 _SEARCH_LIMIT = 20_000
@@ -62,6 +66,8 @@ class Parcel:
 
     #: Whether an array that is mapped from a file travels as the file's name.
     names_files = False
+    #: A view brings the whole array that it is a view of along, if that is at most so many times as large.
+    max_base_factor = 1
 
     def __init__(self, limit: int) -> None:
         self.limit = max(limit, 1)
@@ -83,7 +89,8 @@ class Parcel:
         owner
             What has the memory.
         key
-            By what they are known if they are seen again, while `owner` lives; None if they are not to be known.
+            By what they are known if they are seen again: the id of an owner that others hold too, or anything else,
+            which means that the owner may have been made for this pickle; None if only their content tells.
 
         Returns
         -------
@@ -131,7 +138,7 @@ class Parcel:
         known = self._blob_numbers.get(id(value))
         if known is None:
             with memoryview(value) as data:
-                location = self.place(data, value, id(value))
+                location = self.place(data, value, ("bytes", id(value)))
             if location is None:
                 return None
             known = self._blob_numbers[id(value)] = len(self.blobs), value
@@ -154,26 +161,28 @@ def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes |
     Exception
         Whatever the pickling of a user's object raises.
     """
-    make: Callable[[object, Parcel, bool], bytes] = _dump_by_value if by_value else _dump
-    data: bytes | Location
-    try:
-        data = make(value, parcel, False)
-    except Exception:
-        if by_value:
-            raise
-        make, by_value = _dump_by_value, True
-        data = make(value, parcel, False)
-    if not by_value and needs_value(data):
-        make, by_value = _dump_by_value, True
-        data = make(value, parcel, False)
-    if len(data) >= parcel.limit:
-        if _has_large_bytes(value, parcel.limit):
-            data = make(value, parcel, True)
-        if len(data) >= parcel.limit:
-            data = parcel.place(memoryview(data), data) or data
-    if type(data) is bytes and not parcel.buffers and not parcel.blobs:
+    is_plain = False
+    if not by_value:
+        offered: list[PickleBuffer] = []
+        try:
+            data = pickle.dumps(value, 5, buffer_callback=offered.append)
+        except Exception:
+            by_value = True
+        else:
+            by_value = needs_value(data)
+            is_plain = not by_value and not offered and _HAS_ARRAYS not in data
+            if is_plain and len(data) < parcel.limit:
+                return data, False  # most values: nothing in them is large
+    parcel.begin()
+    dump = _dump_by_value if by_value else _dump
+    if not is_plain:
+        data = dump(value, parcel, False)
+    if len(data) >= parcel.limit and _has_large_bytes(value, parcel.limit):
+        data = dump(value, parcel, True)
+    where = parcel.place(memoryview(data), data) if len(data) >= parcel.limit else None
+    if where is None and not parcel.buffers and not parcel.blobs:
         return data, by_value
-    return Packed(data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
+    return Packed(where or data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
 
 
 def loads(data: bytes | memoryview, buffers: Sequence[memoryview], blobs: Sequence[memoryview]) -> Any:
@@ -246,13 +255,13 @@ def _dump_by_value(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
 
 
 def _has_large_bytes(value: object, limit: int) -> bool:
-    """Search containers and the attributes of objects for bytes that should travel apart; gives up after a while."""
+    """Search containers and the attributes of objects for what does not offer its bytes; gives up after a while."""
     seen: set[int] = set()
     waiting: list[Any] = [value]
     while waiting and len(seen) < _SEARCH_LIMIT:
         item = waiting.pop()
-        if isinstance(item, bytes | bytearray):
-            if len(item) >= limit:
+        if isinstance(item, bytes | bytearray | array.array):
+            if memoryview(item).nbytes >= limit:
                 return True
             continue
         if id(item) in seen:

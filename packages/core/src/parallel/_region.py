@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import mmap
 import os
 import secrets
@@ -17,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import weakref
+from functools import cache
 from typing import NamedTuple
 
 __all__ = ["Address", "Folder", "Region", "has_anonymous", "map_privately", "map_region", "open_region", "write_all"]
@@ -42,6 +44,11 @@ class Address(NamedTuple):
 
 def has_anonymous() -> bool:
     """Tell whether this system has memory that has no name and that a peer can open."""
+    return _has_anonymous()
+
+
+@cache
+def _has_anonymous() -> bool:
     return hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
 
 
@@ -115,7 +122,7 @@ class Region:
     def __init__(self, label: str, folder: Folder | None = None) -> None:
         self._is_open = False  # until there is something to close
         if folder is None or has_anonymous():
-            name = f"parallel-{label}-{secrets.token_hex(16)}"
+            name = f"parallel-{label}-{_token()}-{next(_numbers)}"
             self.descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
             self.address = Address(os.getpid(), self.descriptor, name)
         else:
@@ -144,6 +151,15 @@ class Region:
         self.close()
 
 
+_numbers = itertools.count()
+
+
+@cache
+def _token() -> str:
+    """Give what nobody else can know, and no other process has."""
+    return secrets.token_hex(16)
+
+
 #: All that are open in this process.
 _regions: weakref.WeakSet[Region] = weakref.WeakSet()
 
@@ -156,6 +172,7 @@ def _forget() -> None:
             os.close(region.descriptor)
     _regions.clear()
     _folders.clear()
+    _token.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,7 +26,7 @@ from parallel._parcel import Packed, pack
 from parallel._pickling import dumps, dumps_by_value, needs_value
 from parallel._region import Address, Region
 from parallel._rooms import ResultParcel, unpack_result
-from parallel._shared import by_reference
+from parallel._shared import by_reference, is_any_known
 from parallel._task import Batch, Failure, Kind, Outcome, describe_function
 from parallel.errors import BackendContractError, ResultPicklingError, TaskPicklingError
 
@@ -125,6 +125,8 @@ class Encoder:
         if self._sends_apart and not sends_apart:
             self._functions.clear()  # nobody can find what they have apart
         self._sends_apart = sends_apart
+        if not is_any_known():
+            return self._encode(batch, slot)
         with by_reference(sends_apart):
             return self._encode(batch, slot)
 
