@@ -76,7 +76,7 @@ def _reduce_ndarray(value: Any, parcel: _Parcel) -> Any:
         reduced = _reduce_large(value, parcel)
         if reduced is not None:
             return reduced
-    if not value.flags.writeable and (value.flags.c_contiguous or value.flags.f_contiguous):
+    if not value.flags.writeable and _is_gapless(value):
         value = value.copy(order="K")  # or protocol 5 makes an array of it that can never be written
     return value.__reduce_ex__(5)
 
@@ -89,7 +89,7 @@ def _reduce_large(value: Any, parcel: _Parcel) -> Any:
     offset = _address(value) - _address(base)
     if base.nbytes > parcel.max_base_factor * value.nbytes or offset % value.dtype.alignment:
         base, offset = value, 0
-    if not is_contiguous and (base is value or not value.dtype.isnative or _is_permuted(value)):
+    if not is_contiguous and (base is value or not value.dtype.isnative or _is_gapless(value)):
         return None
     owner, key = (base, id(base)) if base.base is None else (base.base, (_address(base), base.nbytes))
     location = parcel.place(_bytes_of(base), owner, key)
@@ -99,8 +99,8 @@ def _reduce_large(value: Any, parcel: _Parcel) -> Any:
     return _make_ndarray, (parcel.stand_in(location), value.dtype, value.shape, order, offset, strides)
 
 
-def _is_permuted(value: Any) -> bool:
-    """Tell whether an array is without gaps but for the order of its axes, which a pickle keeps."""
+def _is_gapless(value: Any) -> bool:
+    """Tell whether an array is in one piece, with its axes in whatever order: a pickle keeps that."""
     axes = sorted(range(value.ndim), key=lambda axis: value.strides[axis], reverse=True)
     return bool(value.transpose(axes).flags.c_contiguous)
 

@@ -36,7 +36,8 @@ class CallCarrier:
         """Read the outcome of a batch; see `parallel._serialize.decode_outcome`."""
         memory = self.memory
         room = memory.room_of(batch.batch_id) if memory is not None else None
-        return _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec)
+        warn = memory.warn if memory is not None else None
+        return _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec, warn)
 
     def release(self, batch_id: int, *, is_clean: bool = False) -> None:
         """Give back what a batch has used of the memory; `is_clean` if no results were in it."""

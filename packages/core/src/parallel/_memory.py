@@ -43,7 +43,7 @@ class CallMemory:
     def __init__(self, sharing: Sharing, temp_folder: str | os.PathLike[str] | None = None) -> None:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
-        self._exports = Exports(sharing.limit, self._folder, self._warn, is_changed_by_tasks=sharing.mode == "r+")
+        self._exports = Exports(sharing.limit, self._folder, self.warn, is_changed_by_tasks=sharing.mode == "r+")
         self._rooms = Rooms(self._folder, max_regions())
         self._sends = sharing.mode is not None
         self._has_warned = False
@@ -98,7 +98,8 @@ class CallMemory:
         self._rooms.close()
         self._folder.close()
 
-    def _warn(self, reason: str) -> None:
+    def warn(self, reason: str) -> None:
+        """Say, once for the call, that large data goes through the pipe."""
         if not self._has_warned:
             self._has_warned = True
             warn_of_pipe(reason)

@@ -82,11 +82,14 @@ class ResultParcel(Parcel):
         self._descriptor: int | None = None
         #: How much of the room was written to.
         self.extent = 0
+        #: Why something large is not in there; empty where all is.
+        self.refusal = ""
 
     def begin(self) -> None:
         """Begin a pickle, again from the start of the room; see `Parcel`."""
         super().begin()
         self.extent = 0
+        self.refusal = ""
 
     def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
         """Write bytes; see `Parcel`."""
@@ -94,11 +97,13 @@ class ResultParcel(Parcel):
             self._descriptor = open_region(self._room)
         if self._descriptor is None:
             self._room = None
+            self.refusal = "there is no memory for results"
             return None
         offset = -(-self.extent // _ALIGNMENT) * _ALIGNMENT
         try:
             write_all(self._descriptor, data, offset)
-        except OSError:  # no room: in the pipe
+        except OSError as error:
+            self.refusal = str(error)
             return None
         self.extent = offset + data.nbytes
         return Location(0, offset, data.nbytes)

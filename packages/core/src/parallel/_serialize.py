@@ -357,16 +357,21 @@ def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None, codec: C
     if parcel is None:
         return dumps(fields)
     packed, _ = pack(fields, parcel)
-    if isinstance(packed, bytes):
+    if isinstance(packed, bytes) and not parcel.refusal:
         return packed
-    return pickle.dumps((_APART_MARK, packed, parcel.extent), protocol=5)
+    return pickle.dumps((_APART_MARK, packed, parcel.extent, parcel.refusal), protocol=5)
 
 
 # -- back in the caller ----------------------------------------------------------------------------------------------
 
 
 def decode_outcome(
-    brought: object, batch: Batch, backend_name: str, room: Region | None = None, codec: Codec | None = None
+    brought: object,
+    batch: Batch,
+    backend_name: str,
+    room: Region | None = None,
+    codec: Codec | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Read what a backend brought back for a batch: an `Outcome`, or one as bytes, with large results in the `room`.
 
@@ -380,8 +385,8 @@ def decode_outcome(
     if isinstance(brought, (bytes, bytearray, memoryview)):
         try:
             decoded = pickle.loads(brought)  # noqa: S301 - from our own worker
-            if type(decoded) is tuple and len(decoded) == 3 and decoded[0] == _APART_MARK and room is not None:
-                decoded = unpack_result(decoded[1], room, decoded[2])
+            if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
+                decoded = _put_together(*decoded[1:], room, warn)
             elif type(decoded) is tuple and len(decoded) == 5 and codec is not None:
                 decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
         except Exception as error:
@@ -399,6 +404,16 @@ def decode_outcome(
         backend=backend_name,
         task_indices=range(batch.start, batch.stop),
     )
+
+
+def _put_together(
+    packed: bytes | Packed, extent: int, refusal: str, room: Region | None, warn: Callable[[str], None] | None
+) -> object:
+    if refusal and warn is not None:
+        warn(refusal)
+    if isinstance(packed, Packed) and room is not None:
+        return unpack_result(packed, room, extent)
+    return pickle.loads(packed)  # type: ignore[arg-type]  # noqa: S301 - from our own worker
 
 
 def _undecodable(error: Exception) -> Outcome:
