@@ -235,6 +235,20 @@ def test_a_context_as_the_backend(method: str) -> None:
     assert Parallel(n_jobs=2, backend=context).map(abs, range(10)) == list(range(10))
 
 
+@every_method
+def test_the_start_method_of_the_environment(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_START_METHOD", method)
+    assert MpBackend()._method == method
+    assert MpBackend(start_method="spawn")._method == "spawn"
+    assert Parallel(n_jobs=2, backend="mp").map(abs, range(10)) == list(range(10))
+
+
+def test_a_start_method_in_the_environment_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_START_METHOD", "fall-over")
+    with pytest.raises(ValueError, match=r"PARALLEL_START_METHOD must be one of .*fork"):
+        Parallel(n_jobs=2, backend="mp")
+
+
 def test_the_module_as_the_backend() -> None:
     assert Parallel(n_jobs=2, backend=multiprocessing).map(abs, range(10)) == list(range(10))
 

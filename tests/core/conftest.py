@@ -29,6 +29,8 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_plugins, "_loaded", {})
     monkeypatch.setattr(_plugins, "_default", [])
     _plugins.plugin_manager.cache_clear()
+    for name in ("PARALLEL_BACKEND", "PARALLEL_N_JOBS"):
+        monkeypatch.delenv(name, raising=False)
     token = ACTIVE.set(Settings())
     yield
     ACTIVE.reset(token)

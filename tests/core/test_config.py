@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel import Parallel, effective_n_jobs, parallel_backend, parallel_config, register_parallel_backend
+from parallel import Parallel, Retry, effective_n_jobs, parallel_backend, parallel_config, register_parallel_backend
 from parallel._config import ChosenBackend, nested_settings, resolve_backend
 from parallel._settings import ACTIVE, UNSET, Settings
 from parallel.errors import BackendNotFoundError
@@ -401,3 +401,116 @@ def test_settings_can_be_pickled() -> None:
     copy = pickle.loads(pickle.dumps(settings))
     assert copy == settings
     assert copy.verbose is UNSET
+
+
+# -- every setting of Parallel -----------------------------------------------------------------------------------------
+
+SETTINGS: dict[str, tuple[Any, Any]] = {
+    "return_as": ("generator", "list"),
+    "verbose": (0, 7),
+    "timeout": (3.0, None),
+    "pre_dispatch": ("all", 4),
+    "batch_size": (5, "auto"),
+    "temp_folder": ("/somewhere", None),
+    "max_nbytes": ("2M", None),
+    "mmap_mode": ("c", None),
+    "prefer": ("threads", None),
+    "total_timeout": (7.0, None),
+    "retries": (Retry(3), Retry(1)),
+    "return_exceptions": (True, False),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_taken_from_the_context_unless_it_is_given(name: str) -> None:
+    one, other = SETTINGS[name]
+    with parallel_config("sequential", **{name: one}):
+        assert getattr(Parallel(n_jobs=1), name) == one
+        assert getattr(Parallel(n_jobs=1, **{name: other}), name) == other
+        with parallel_config(n_jobs=1):
+            assert getattr(Parallel(), name) == one
+        with parallel_config(**{name: other}):
+            assert getattr(Parallel(n_jobs=1), name) == other
+        assert getattr(Parallel(n_jobs=1), name) == one
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"return_as": "set"},
+        {"timeout": -1},
+        {"total_timeout": "soon"},
+        {"pre_dispatch": "__import__('os')"},
+        {"batch_size": 0},
+        {"max_nbytes": "much"},
+        {"mmap_mode": "w"},
+        {"retries": -1},
+        {"serializer": "json"},
+        {"compression": "rar"},
+        {"compression_threshold": -1},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_setting_is_refused_where_it_is_set(wrong: dict[str, Any]) -> None:
+    before = ACTIVE.get()
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        parallel_config(**wrong)
+    assert ACTIVE.get() is before
+
+
+def test_settings_of_a_call_do_not_hold_for_calls_inside_its_tasks() -> None:
+    with parallel_config("here", n_jobs=2, timeout=3.0, retries=2, return_as="list"):
+        nested = nested_settings(HereBackend())
+    assert (nested.timeout, nested.retries, nested.return_as) == (UNSET, UNSET, UNSET)
+
+
+# -- the environment ---------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_wins_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_BACKEND", "here")
+    monkeypatch.setenv("PARALLEL_N_JOBS", "3")
+    parallel = Parallel()
+    assert parallel.n_jobs == 3
+    assert isinstance(parallel._backend, HereBackend)
+    assert resolve_backend(None, None, None, {}, UNSET).reason == "environment"
+
+
+def test_the_context_and_an_argument_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_BACKEND", "no-such-backend")
+    monkeypatch.setenv("PARALLEL_N_JOBS", "3")
+    assert Parallel(n_jobs=2, backend="here").n_jobs == 2
+    with parallel_config("here", n_jobs=4):
+        assert Parallel().n_jobs == 4
+    with parallel_config("here", n_jobs=None):  # what the backend says
+        assert Parallel().n_jobs == HereBackend.default_n_jobs
+
+
+def test_the_environment_does_not_hold_inside_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_BACKEND", "no-such-backend")
+    monkeypatch.setenv("PARALLEL_N_JOBS", "3")
+    with parallel_config("here"):
+        token = ACTIVE.set(nested_settings(HereBackend()))
+        try:
+            assert Parallel().n_jobs == 1
+        finally:
+            ACTIVE.reset(token)
+
+
+@pytest.mark.parametrize("text", ["0", "many", "1.5"])
+def test_a_wrong_number_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PARALLEL_N_JOBS", text)
+    with pytest.raises(ValueError, match="the environment variable PARALLEL_N_JOBS"):
+        Parallel(backend="here")
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_BACKEND", "")
+    monkeypatch.setenv("PARALLEL_N_JOBS", "")
+    assert Parallel().n_jobs == 1
+
+
+def test_an_unknown_backend_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_BACKEND", "no-such-backend")
+    with pytest.raises(BackendNotFoundError, match="no-such-backend"):
+        Parallel(n_jobs=2)

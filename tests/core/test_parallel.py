@@ -36,28 +36,45 @@ def square(i: int) -> int:
 
 def test_the_arguments_are_joblibs_in_joblibs_order() -> None:
     positional = [
-        (name, parameter.default if name in NO_SETTING else None)
+        name
         for name, parameter in inspect.signature(Parallel).parameters.items()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     assert positional == [
-        ("n_jobs", None),
-        ("backend", None),
+        "n_jobs",
+        "backend",
+        "return_as",
+        "verbose",
+        "timeout",
+        "pre_dispatch",
+        "batch_size",
+        "temp_folder",
+        "max_nbytes",
+        "mmap_mode",
+        "prefer",
+        "require",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("return_as", "list"),
-        ("verbose", None),
+        ("verbose", 0),
         ("timeout", None),
         ("pre_dispatch", "2 * n_jobs"),
         ("batch_size", "auto"),
         ("temp_folder", None),
-        ("max_nbytes", None),
-        ("mmap_mode", None),
+        ("max_nbytes", "1M"),
+        ("mmap_mode", "r"),
         ("prefer", None),
         ("require", None),
-    ]
-
-
-#: Arguments whose default is a value, and not whatever `parallel_config` says.
-NO_SETTING = {"n_jobs", "backend", "return_as", "timeout", "pre_dispatch", "batch_size"}
+        ("total_timeout", None),
+        ("return_exceptions", False),
+    ],
+)
+def test_the_defaults_are_joblibs(name: str, value: object) -> None:
+    assert getattr(Parallel(n_jobs=2), name) == value
 
 
 def test_arguments_may_be_given_by_position() -> None:

@@ -30,7 +30,8 @@ class MpBackend(ParallelBackendBase):
     context : multiprocessing context, optional
         Starts the workers.
     start_method : {"fork", "spawn", "forkserver"}, optional
-        Instead of a context. Without either: multiprocessing's default.
+        Instead of a context. Without either: the environment's ``PARALLEL_START_METHOD``, else multiprocessing's
+        default.
     initializer, initargs
         A function that each worker calls when it starts, and its arguments. Workers with an initializer are not kept
         warm for other calls.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.spawn
+import os
 import sys
 from multiprocessing.context import BaseContext
 from types import FunctionType
@@ -21,9 +22,12 @@ __all__ = ["default_context", "process_class"]
 
 _METHODS = ("fork", "spawn", "forkserver")
 
+#: The start method of those who give none.
+METHOD_VARIABLE = "PARALLEL_START_METHOD"
+
 
 def default_context(start_method: str | None) -> BaseContext:
-    """Give the context for a start method, or multiprocessing's default.
+    """Give the context for a start method, or for that of ``PARALLEL_START_METHOD``, or multiprocessing's default.
 
     Inside a worker of loky the default is a method of loky's own, which is no use here.
 
@@ -32,6 +36,12 @@ def default_context(start_method: str | None) -> BaseContext:
     ValueError
         If the platform does not have the method.
     """
+    given = os.environ.get(METHOD_VARIABLE)
+    if start_method is None and given:
+        if given not in multiprocessing.get_all_start_methods():
+            known = ", ".join(multiprocessing.get_all_start_methods())
+            raise ValueError(f"the environment variable {METHOD_VARIABLE} must be one of {known}, not {given!r}")
+        start_method = given
     if start_method is None:
         chosen: str | None = multiprocessing.get_start_method(allow_none=True)
         start_method = chosen if chosen in _METHODS else multiprocessing.get_all_start_methods()[0]

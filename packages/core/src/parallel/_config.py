@@ -1,11 +1,12 @@
 """Settings: how they are given, and which of them wins.
 
-An explicit argument wins over `parallel_config`, that over the default. `resolve_backend` also says why a backend was
-chosen.
+An explicit argument wins over `parallel_config`, that over the environment, that over the default. `resolve_backend`
+also says why a backend was chosen.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,17 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from parallel import _plugins
+from parallel._arguments import (
+    DEFAULT_PRE_DISPATCH,
+    check_batch_size,
+    check_max_nbytes,
+    check_mmap_mode,
+    check_retries,
+    check_return_as,
+    check_timeout,
+    evaluate_pre_dispatch,
+)
+from parallel._codec import check_compression, check_serializer
 from parallel._interpreter import is_exiting, warn_of_exit
 from parallel._settings import ACTIVE, UNSET, Settings, Unset
 from parallel.backend import ParallelBackendBase
@@ -29,10 +41,22 @@ __all__ = [
     "resolve_n_jobs",
 ]
 
+#: Environment variables that stand in for `parallel_config`, in programs that nobody wants to change. Not inside tasks:
+#: what is nested has been told what it may use.
+BACKEND_VARIABLE = "PARALLEL_BACKEND"
+N_JOBS_VARIABLE = "PARALLEL_N_JOBS"
+
 #: What holds where neither an argument nor `parallel_config` says otherwise.
 DEFAULTS: Final[dict[str, Any]] = {
     "n_jobs": None,
+    "return_as": "list",
     "verbose": 0,
+    "timeout": None,
+    "pre_dispatch": DEFAULT_PRE_DISPATCH,
+    "batch_size": "auto",
+    "total_timeout": None,
+    "retries": 0,
+    "return_exceptions": False,
     "temp_folder": None,
     "max_nbytes": "1M",
     "mmap_mode": "r",
@@ -42,6 +66,20 @@ DEFAULTS: Final[dict[str, Any]] = {
     "prefer": None,
     "require": None,
     "inner_max_num_threads": None,
+}
+
+_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
+    "return_as": check_return_as,
+    "timeout": check_timeout,
+    "pre_dispatch": lambda value: evaluate_pre_dispatch(value, 2),
+    "batch_size": check_batch_size,
+    "total_timeout": lambda value: check_timeout(value, "total_timeout"),
+    "retries": check_retries,
+    "max_nbytes": check_max_nbytes,
+    "mmap_mode": check_mmap_mode,
+    "serializer": check_serializer,
+    "compression": check_compression,
+    "compression_threshold": lambda value: check_max_nbytes(value, "compression_threshold"),
 }
 
 _PREFERENCES = ("processes", "threads", None)
@@ -76,9 +114,26 @@ def coerce_n_jobs(n_jobs: Any) -> int | None:
 
 
 def asked_n_jobs(explicit: Any) -> int | None:
-    """Give n_jobs as the user has said it, as an argument or in the context; None for neither."""
+    """Give n_jobs as the user has said it, as an argument, in the context or in the environment; None for nowhere."""
     number = coerce_n_jobs(explicit if explicit is not UNSET else None)
-    return coerce_n_jobs(resolve("n_jobs", UNSET)) if number is None else number
+    if number is None:
+        number = coerce_n_jobs(resolve("n_jobs", UNSET))
+    if number is None and ACTIVE.get().n_jobs is UNSET:
+        number = _n_jobs_of_environment()
+    return number
+
+
+def _of_environment(name: str) -> str | None:
+    """Give a variable that is set, and not empty; None inside a task."""
+    return os.environ.get(name) or None if ACTIVE.get().nesting_level == 0 else None
+
+
+def _n_jobs_of_environment() -> int | None:
+    text = _of_environment(N_JOBS_VARIABLE)
+    try:
+        return coerce_n_jobs(text)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {N_JOBS_VARIABLE}: {error}") from None
 
 
 def resolve_n_jobs(explicit: Any, backend: ParallelBackendBase) -> int:
@@ -142,8 +197,9 @@ def resolve_backend(
         reason = "require='sharedmem'" if require == "sharedmem" else "prefer='threads'"
         chosen = _make_for("threads", options, active.nesting_level, reason)
     else:
-        name = _plugins.default_backend_name()
-        chosen = _make(name, {}, active.nesting_level, "default", options)
+        given = _of_environment(BACKEND_VARIABLE)
+        reason = "environment" if given is not None else "default"
+        chosen = _make(given or _plugins.default_backend_name(), {}, active.nesting_level, reason, options)
         if prefer == "processes" and chosen.backend.uses_threads:
             chosen = _make_for("processes", options, active.nesting_level, "prefer='processes'")
     limit = resolve("inner_max_num_threads", inner_max_num_threads)
@@ -240,8 +296,10 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         The backend.
     n_jobs : int, optional
         Number of workers; None leaves it to the backend's default.
-    verbose, temp_folder, max_nbytes, mmap_mode, prefer, require, serializer, compression, compression_threshold
-        Defaults for the arguments of `Parallel` of these names.
+    return_as, verbose, timeout, pre_dispatch, batch_size, temp_folder, max_nbytes, mmap_mode, prefer, require
+        Defaults for the arguments of `Parallel` of these names. They do not hold for calls made inside tasks.
+    total_timeout, retries, return_exceptions, serializer, compression, compression_threshold
+        The same.
     inner_max_num_threads : int, optional
         Most threads of BLAS and OpenMP in each worker.
     **backend_params
@@ -250,7 +308,7 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
     Raises
     ------
     ValueError
-        If a backend is not installed, or `backend_params` come without a backend by name.
+        If a value is out of range, a backend is not installed, or `backend_params` come without a backend by name.
     """
 
     def __init__(
@@ -258,12 +316,19 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         backend: Any = UNSET,
         *,
         n_jobs: Any = UNSET,
+        return_as: str | Unset = UNSET,
         verbose: int | Unset = UNSET,
+        timeout: float | None | Unset = UNSET,
+        pre_dispatch: int | str | Unset = UNSET,
+        batch_size: int | str | Unset = UNSET,
         temp_folder: str | None | Unset = UNSET,
         max_nbytes: int | str | None | Unset = UNSET,
         mmap_mode: str | None | Unset = UNSET,
         prefer: str | None | Unset = UNSET,
         require: str | None | Unset = UNSET,
+        total_timeout: float | None | Unset = UNSET,
+        retries: Any = UNSET,
+        return_exceptions: bool | Unset = UNSET,
         serializer: Any = UNSET,
         compression: str | None | Unset = UNSET,
         compression_threshold: int | str | Unset = UNSET,
@@ -272,7 +337,14 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
     ) -> None:
         given: dict[str, Any] = {
             "n_jobs": n_jobs if n_jobs is UNSET else coerce_n_jobs(n_jobs),
+            "return_as": return_as,
             "verbose": verbose,
+            "timeout": timeout,
+            "pre_dispatch": pre_dispatch,
+            "batch_size": batch_size,
+            "total_timeout": total_timeout,
+            "retries": retries,
+            "return_exceptions": return_exceptions,
             "temp_folder": temp_folder,
             "max_nbytes": max_nbytes,
             "mmap_mode": mmap_mode,
@@ -285,6 +357,9 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         }
         given = {name: value for name, value in given.items() if value is not UNSET}
         _check_hints(given.get("prefer"), given.get("require"))
+        for name, check in _CHECKS.items():
+            if name in given:
+                check(given[name])  # here, where the user wrote it, and not at the first call
         if backend is not UNSET and backend is not None:
             if isinstance(backend, str):
                 _plugins.backend_factory(backend)  # an unknown name is an error here, not at the first call

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from parallel import _plugins
 from parallel._arguments import (
-    DEFAULT_PRE_DISPATCH,
     check_batch_size,
     check_max_nbytes,
     check_mmap_mode,
@@ -65,13 +64,17 @@ class Parallel:
         Parallel(n_jobs=2)(delayed(sqrt)(i**2) for i in range(10))
         Parallel(n_jobs=2).map(sqrt, range(10))
 
+    What is not given is taken from `parallel_config`, else it has the default below.
+
     Parameters
     ----------
     n_jobs : int, optional
-        Number of workers; -1 for one per CPU, -2 for one less, and so on. None: what `parallel_config` says, else 1.
+        Number of workers; -1 for one per CPU, -2 for one less, and so on. None: what `parallel_config` says, else the
+        environment's ``PARALLEL_N_JOBS``, else 1.
         With 1, tasks run in the caller, without any worker.
     backend : str, ParallelBackendBase or multiprocessing context, optional
-        Where tasks run. None: what `parallel_config` says, else loky if installed, else mp, else threads.
+        Where tasks run. None: what `parallel_config` says, else the environment's ``PARALLEL_BACKEND``, else loky if
+        installed, else mp, else threads.
     return_as : {"list", "generator", "generator_unordered"}, default "list"
         A list of all results; or a generator that gives them in the order of the input, or as they come. A generator
         starts at once and works ahead of its consumer: by at most 4 x n_jobs batches and 10,000 tasks.
@@ -134,34 +137,34 @@ class Parallel:
         self,
         n_jobs: int | None = None,
         backend: Any = None,
-        return_as: str = "list",
+        return_as: str | Unset = UNSET,
         verbose: Any = UNSET,
-        timeout: float | None = None,
-        pre_dispatch: int | str = DEFAULT_PRE_DISPATCH,
-        batch_size: int | str = "auto",
+        timeout: float | None | Unset = UNSET,
+        pre_dispatch: int | str | Unset = UNSET,
+        batch_size: int | str | Unset = UNSET,
         temp_folder: Any = UNSET,
         max_nbytes: Any = UNSET,
         mmap_mode: Any = UNSET,
         prefer: Any = UNSET,
         require: Any = UNSET,
         *,
-        total_timeout: float | None = None,
-        retries: int | Retry = 0,
-        return_exceptions: bool = False,
+        total_timeout: float | None | Unset = UNSET,
+        retries: int | Retry | Unset = UNSET,
+        return_exceptions: bool | Unset = UNSET,
         serializer: Any = UNSET,
         compression: str | None | Unset = UNSET,
         compression_threshold: int | str | Unset = UNSET,
         **backend_options: Any,
     ) -> None:
-        self.return_as = check_return_as(return_as)
+        self.return_as = check_return_as(resolve("return_as", return_as))
         self.verbose: int = int(resolve("verbose", verbose) or 0)
-        self.timeout = check_timeout(timeout)
-        self.total_timeout = check_timeout(total_timeout, "total_timeout")
-        self.retries = check_retries(retries)
-        self.return_exceptions = bool(return_exceptions)
-        self.pre_dispatch = pre_dispatch
-        self.batch_size = batch_size
-        self._fixed_batch_size = check_batch_size(batch_size)
+        self.timeout = check_timeout(resolve("timeout", timeout))
+        self.total_timeout = check_timeout(resolve("total_timeout", total_timeout), "total_timeout")
+        self.retries = check_retries(resolve("retries", retries))
+        self.return_exceptions = bool(resolve("return_exceptions", return_exceptions))
+        self.pre_dispatch = pre_dispatch = resolve("pre_dispatch", pre_dispatch)
+        self.batch_size = resolve("batch_size", batch_size)
+        self._fixed_batch_size = check_batch_size(self.batch_size)
         self.temp_folder = resolve("temp_folder", temp_folder)
         self.max_nbytes = resolve("max_nbytes", max_nbytes)
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
@@ -304,9 +307,8 @@ class Parallel:
         is_overridden = type(self).print_progress is not Parallel.print_progress or "print_progress" in vars(self)
         prints = self.verbose > 0 or is_overridden
         is_free = self._managed_lease is None
-        runs_here = (
-            is_free and (self._runs_in_caller(self._workers) or _must_run_in_caller())
-        ) or self._is_own_worker()
+        must_run_here = is_free and (self._runs_in_caller(self._workers) or _must_run_in_caller())
+        runs_here = must_run_here or self._is_own_worker()
         if prints:
             self._meter = Meter(self.verbose, repr(self))
             backend_name = "SequentialBackend" if runs_here else type(self._backend).__name__

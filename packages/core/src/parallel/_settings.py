@@ -43,7 +43,15 @@ class Settings:
     backend: Any = UNSET
     backend_options: Mapping[str, Any] = field(default_factory=_no_options)
     n_jobs: int | None | Literal[Unset.UNSET] = UNSET
+    return_as: str | Literal[Unset.UNSET] = UNSET
     verbose: int | Literal[Unset.UNSET] = UNSET
+    timeout: float | None | Literal[Unset.UNSET] = UNSET
+    pre_dispatch: int | str | Literal[Unset.UNSET] = UNSET
+    batch_size: int | str | Literal[Unset.UNSET] = UNSET
+    total_timeout: float | None | Literal[Unset.UNSET] = UNSET
+    #: An int or a `Retry`, which is above this module.
+    retries: Any = UNSET
+    return_exceptions: bool | Literal[Unset.UNSET] = UNSET
     temp_folder: str | None | Literal[Unset.UNSET] = UNSET
     max_nbytes: int | str | None | Literal[Unset.UNSET] = UNSET
     mmap_mode: str | None | Literal[Unset.UNSET] = UNSET
