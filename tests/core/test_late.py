@@ -18,7 +18,12 @@ class World:
         self.looked = threading.Semaphore(0)
         self.names: list[str] = []
         self.now = 0.0
-        self.watch = LateWatch(self.look, lambda: self.now)
+        self.ended = threading.Semaphore(0)
+        self.watch = LateWatch(self.look, self.end_all, lambda: self.now)
+
+    def end_all(self) -> None:
+        self.names.append(threading.current_thread().name)
+        self.ended.release()
 
     def look(self) -> float | None:
         self.names.append(threading.current_thread().name)
@@ -76,6 +81,27 @@ def test_the_owner_may_go_in_and_out_again(make: type[World]) -> None:
         world.watch.leave()
     world.watch.stop()
     assert len(world.names) == 2
+
+
+def test_a_call_that_is_closed_while_the_owner_is_inside_is_ended_in_another_thread(make: type[World]) -> None:
+    world = make([])
+    world.watch.enter(None, may_be_closed=True)
+    world.watch.close()
+    world.ended.acquire()
+    world.watch.leave()
+    world.watch.stop()
+    assert world.names == ["parallel-deadlines"]
+
+
+@pytest.mark.parametrize("deadline", [None, 1e6])
+def test_closing_is_left_to_the_owner_when_it_is_not_inside(make: type[World], deadline: float | None) -> None:
+    world = make([])
+    world.watch.close()
+    world.watch.enter(deadline, may_be_closed=True)
+    world.watch.leave()
+    world.watch.close()
+    world.watch.stop()
+    assert world.names == []
 
 
 def test_stopping_twice_does_nothing(make: type[World]) -> None:

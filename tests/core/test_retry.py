@@ -61,9 +61,9 @@ def test_other_exceptions_stand_at_once() -> None:
     assert attempts.fail(0, IndexError()) is None
 
 
-def test_an_exit_is_not_tried_again_unless_it_is_named() -> None:
-    assert Attempts(Retry(attempts=3)).fail(0, SystemExit()) is None
-    assert Attempts(Retry(attempts=3, on=(SystemExit,))).fail(0, SystemExit()) is not None
+def test_an_exit_is_tried_again_like_any_failure_unless_it_is_left_out() -> None:
+    assert Attempts(Retry(attempts=3)).fail(0, SystemExit()) is not None
+    assert Attempts(Retry(attempts=3, on=(Exception,))).fail(0, SystemExit()) is None
 
 
 def test_a_success_forgets_the_failures_of_its_task_and_of_no_other() -> None:

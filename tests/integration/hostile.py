@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -151,6 +152,42 @@ HOSTILE: dict[Callable[[], Any], type[BaseException]] = {
     give_deep: ResultPicklingError,
     interrupt: KeyboardInterrupt,
 }
+
+
+def do_nothing() -> None:
+    """Prepare nothing."""
+
+
+def use_up_descriptors(number: int) -> int:
+    if number == 4:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    return number
+
+
+class Raising:
+    """Raises when it is unpickled."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> Any:
+        return _raise, (self.kind,)
+
+
+def _raise(kind: type[BaseException]) -> None:
+    raise kind("when it was unpickled")
+
+
+def give_raising(kind: type[BaseException] | None) -> Raising | None:
+    return Raising(kind) if kind is not None else None
+
+
+def leave_at_first(mark: str) -> bool:
+    try:
+        open(mark, "x").close()
+    except FileExistsError:
+        return True
+    sys.exit("not yet")
 
 
 def kill_worker_at(bad: int, number: int) -> int:

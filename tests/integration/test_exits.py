@@ -262,8 +262,30 @@ with make() as parallel:
     program.assert_nothing_left(process.pid)
 
 
-# Not with multiprocessing's fork server: a forked child takes its parent's for its own, and fails.
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "mp-forkserver"])
+@every_backend
+def test_a_forked_child_cannot_take_results_of_its_parents_generator(program: Program, backend: str) -> None:
+    process = program.start(
+        backend,
+        """
+results = make(return_as="generator").map(abs, range(10))
+assert next(results) == 0
+sys.stdout.flush()
+child = os.fork()
+if not child:
+    try:
+        next(results)
+    except RuntimeError as error:
+        os._exit(0 if "belongs to the parent" in str(error) else 1)
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), list(results))
+""",
+        FORK,
+    )
+    assert finish(process) == (0, "0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n", "")
+    program.assert_nothing_left(process.pid)
+
+
+@every_backend
 def test_a_forked_child_may_make_calls_of_its_own(program: Program, backend: str) -> None:
     process = program.start(
         backend,
@@ -279,7 +301,7 @@ with make() as parallel:
     program.assert_nothing_left(process.pid)
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "mp-forkserver"])
+@every_backend
 def test_a_child_process_may_make_calls_of_its_own(program: Program, backend: str) -> None:
     process = program.start(
         backend,

@@ -8,6 +8,7 @@ import random
 import signal
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, Self
 import pytest
 
 from parallel import Parallel, ParallelBackendBase, delayed
-from parallel.errors import BackendError, CallTimeoutError, TaskTimeoutError, WorkerLostError
-from parallel_testkit import Gate, LeakCheck, Tally
+from parallel.errors import BackendError, CallTimeoutError, ResultPicklingError, TaskTimeoutError, WorkerLostError
+from parallel_testkit import Gate, LeakCheck, Mailbox, Tally, _fault_tasks
+from tests.backends.workers import wait_until_gone
 from tests.integration import hostile
 
 pytestmark = pytest.mark.skipif(not LeakCheck.is_available, reason="only on Linux can a process see what it holds")
@@ -204,6 +206,63 @@ def test_a_second_interrupt_before_anything_was_ended(kind: str, gate: Gate, mon
     with pytest.raises(KeyboardInterrupt, match="the second"):
         parallel(tasks())
     assert parallel.map(abs, range(100)) == list(range(100))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WORKERS if kind.startswith("mp")])
+@pytest.mark.parametrize("policy", [{"return_exceptions": True}, {"retries": 1}, {"timeout": 60}], ids=str)
+def test_a_worker_that_has_no_descriptor_left_goes_on(kind: str, policy: dict[str, Any]) -> None:
+    # With an initializer workers are not kept for other tests.
+    with Parallel(n_jobs=2, initializer=hostile.do_nothing, **WORKERS[kind][0], **policy) as parallel:
+        assert parallel.map(hostile.use_up_descriptors, range(9)) == list(range(9))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large results may find no room
+            assert parallel.map(abs, range(9)) == list(range(9))
+
+
+@pytest.mark.parametrize("raises", [SystemExit, GeneratorExit, LookupError])
+@pytest.mark.parametrize("kind", WORKERS)
+def test_a_result_that_raises_when_it_is_unpickled_costs_only_itself(kind: str, raises: type[BaseException]) -> None:
+    parallel = Parallel(n_jobs=2, return_exceptions=True, **WORKERS[kind][0])
+    results = parallel.map(hostile.give_raising, [raises] * 1 + [None] * 4)
+    assert isinstance(results[0], ResultPicklingError)
+    assert results[1:] == [None] * 4
+
+
+@pytest.mark.parametrize("kind", ["threads", *WORKERS])
+def test_a_task_that_leaves_the_interpreter_is_tried_again(kind: str, tmp_path: Path) -> None:
+    arguments = {"backend": "threads"} if kind == "threads" else WORKERS[kind][0]
+    parallel = Parallel(n_jobs=2, retries=2, **arguments)
+    assert parallel.map(hostile.leave_at_first, [str(tmp_path / str(i)) for i in range(4)]) == [True] * 4
+
+
+@pytest.mark.parametrize("kind", WORKERS)
+def test_a_generator_that_is_closed_while_its_input_blocks_stops_its_tasks(
+    kind: str, gate: Gate, tmp_path: Path
+) -> None:
+    may_end = threading.Event()
+
+    with Mailbox(tmp_path / "ids") as mailbox:
+
+        def tasks() -> Iterator[Any]:
+            for _ in range(2):
+                yield delayed(_fault_tasks.tell_process_and_wait)(mailbox, gate)
+            may_end.wait()
+
+        results = Parallel(n_jobs=2, batch_size=1, return_as="generator", **WORKERS[kind][0])(tasks())
+        processes = [int(text) for text in mailbox.receive(2)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # it was closed before its end
+            results.close()
+            for process in processes:
+                wait_until_gone(process)
+            may_end.set()
+            wait_for_owners()
+
+
+def wait_for_owners() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "parallel-call":
+            thread.join()
 
 
 # -- time limits -------------------------------------------------------------------------------------------------------

@@ -339,7 +339,11 @@ class WorkerPool:
             worker.unsent.clear()
             # It may have answered the job that it was ended for just before the end. Made here, because from now on
             # the worker may be closed.
-            errors = [worker.end_error(is_deliberate=worker.was_killed and not future.is_doomed) for future in futures]
+            # Only the first was run by it; the others waited behind, perhaps for another call, and are none the worse.
+            errors = [
+                worker.end_error(is_deliberate=(position > 0 or worker.was_killed) and not future.is_doomed)
+                for position, future in enumerate(futures)
+            ]
         for future, error in zip(futures, errors, strict=True):
             future.settle(None, error)
 

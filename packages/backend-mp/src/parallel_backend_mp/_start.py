@@ -14,6 +14,7 @@ import multiprocessing.context
 import multiprocessing.spawn
 import os
 import sys
+import threading
 from multiprocessing.context import BaseContext
 from types import FunctionType
 from typing import Any
@@ -119,3 +120,14 @@ else:
 
     _CLASSES[multiprocessing.context.SpawnContext] = SpawnedWorker
     _CLASSES[multiprocessing.context.ForkServerContext] = ForkserverWorker
+
+    def _forget_server() -> None:
+        # In a forked child: the fork server is the parent's, and multiprocessing would ask the system for a child of
+        # ours that has its number. The child starts one of its own when it needs one.
+        server: Any = forkserver._forkserver
+        if server._forkserver_pid is not None:
+            os.close(server._forkserver_alive_fd)
+            server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+        server._lock = threading.Lock()
+
+    os.register_at_fork(after_in_child=_forget_server)

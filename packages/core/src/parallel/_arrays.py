@@ -184,9 +184,10 @@ def _map_again(name: str, inode: int, dtype: Any, mode: Any, offset: int, shape:
     import numpy as np
 
     try:
-        if os.stat(name).st_ino != inode:
-            raise FileGoneError(name)
-        return np.memmap(name, dtype, mode, offset, shape, order)
+        with open(name, "rb" if mode == "r" else "r+b") as file:
+            if os.fstat(file.fileno()).st_ino != inode:  # of the very file that is mapped: names change any time
+                raise FileGoneError(name)
+            return np.memmap(file, dtype, mode, offset, shape, order)
     except (OSError, ValueError) as error:
         raise FileGoneError(name) from error
 

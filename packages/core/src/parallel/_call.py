@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
-from parallel._explain import backend_error, lost_error, out_of_reach, raisable, task_error, tasks_text, unclear_error
+from parallel._explain import backend_error, lost_error, out_of_reach, raisable, task_error, unclear_error
 from parallel._late import LateWatch
 from parallel._scheduler import Scheduler
 from parallel._sight import Sight
 from parallel._source import Source
 from parallel._task import Batch, Failure, Job, Outcome
 from parallel.backend import ParallelBackendBase
-from parallel.errors import BackendContractError, BackendError, TaskPicklingError, WorkerLostError
+from parallel.errors import BackendError, TaskPicklingError, WorkerLostError
 
 __all__ = ["Call", "Listener", "Sink"]
 
@@ -72,6 +72,8 @@ class Call:
     abort_backend
         Called once if the call ends while something may be running, after its jobs were cancelled; False if it could
         not, for the sake of another call.
+    may_be_closed
+        Whether there is a consumer in another thread, who may close the call at any time.
     clock
         Monotonic seconds.
     """
@@ -88,6 +90,7 @@ class Call:
         sink: Sink,
         listener: Listener | None,
         abort_backend: Callable[[], bool],
+        may_be_closed: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.scheduler = scheduler
@@ -99,15 +102,17 @@ class Call:
         self._sink = sink
         self._listener = listener
         self._abort_backend = abort_backend
+        self._may_be_closed = may_be_closed
         self._clock = clock
         self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...], float]] = SimpleQueue()
         # Batch id to the job and what submit gave for it; here exactly while the scheduler has it in flight.
         self._jobs: dict[int, tuple[Job, Any]] = {}
         # Batches that were left to workers which are stuck in them.
         self._stuck: dict[int, Job] = {}
-        self._late = LateWatch(self._look_for_late, clock)
+        self._late = LateWatch(self._look_for_late, self._end_all, clock)
         self._error: BaseException | None = None
         self._is_aborted = False
+        self._as_of: float | None = None  # the time of an event that is about the past
 
     # -- from any thread; only put events ------------------------------------------------------------------------------
 
@@ -118,6 +123,7 @@ class Call:
     def close(self) -> None:
         """The consumer wants no more."""
         self._put(self._on_close)
+        self._late.close()
 
     def started(self, future: Any) -> None:
         """A worker has begun; see `parallel.backend.Report`."""
@@ -195,7 +201,7 @@ class Call:
             self._look_at_futures()
 
     def _read(self, count: int) -> None:
-        self._late.enter(self.scheduler.next_deadline())
+        self._late.enter(self.scheduler.next_deadline(), self._may_be_closed and not self._source.is_plain)
         try:
             tasks, exhausted, error = self._source.read(count)
         finally:
@@ -247,7 +253,7 @@ class Call:
                 raw = backend.retrieve_result_callback(brought)
             else:
                 raw = backend.retrieve_result(future)
-            outcome = self._checked(self._carrier.decode(raw, batch, self._backend_name), batch)
+            outcome = self._carrier.decode(raw, batch, self._backend_name)
         except WorkerLostError as error:
             self._lose(batch_id, job, error, now)
         except BackendError as error:
@@ -264,6 +270,8 @@ class Call:
                 outcome = out_of_reach(batch)
             self._forget(job, is_done=True)
             if outcome.is_blind:
+                if not outcome.is_out_of_reach:
+                    self._sight.go_blind()
                 self._perform(self.scheduler.on_refused(batch_id, now, is_blind=not outcome.is_out_of_reach))
             elif outcome.unclear is not None:
                 blamed = unclear_error(batch, outcome.unclear, self._backend_name)
@@ -366,7 +374,8 @@ class Call:
             note = self._sight.look(entry[0])
             started_at = note.started_at if note is not None and note.is_running else None
             position = note.position if note is not None else 0
-            self._perform(self.scheduler.on_look(batch_id, position, started_at, self._clock()))
+            now = self._clock() if self._as_of is None else self._as_of
+            self._perform(self.scheduler.on_look(batch_id, position, started_at, now))
 
     def _kill(self, batch_id: int) -> None:
         entry = self._jobs.get(batch_id)
@@ -404,6 +413,13 @@ class Call:
         """Kill what is late, and tell the owner; give the next deadline."""
         return self._sight.end_late(list(self._jobs.items()), self._clock(), self._kill_late)
 
+    def _end_all(self) -> None:
+        """End what runs, because the call was closed."""
+        for job, future in list(self._jobs.values()):
+            job.cancelled = True
+            if self._backend.supports_kill and future is not None:
+                self._backend.kill(future)
+
     def _kill_late(self, batch_id: int, position: int, started_at: float) -> None:
         entry = self._jobs.get(batch_id)
         if entry is None:
@@ -413,26 +429,12 @@ class Call:
             self._backend.kill(entry[1])
 
     def _on_late(self, batch_id: int, position: int, started_at: float, now: float) -> None:
+        self._as_of = now  # what this leads to looking at has ended by now
         self._perform(self.scheduler.on_time(now))  # first: it may have been ended because the whole call is late
         self._perform(self.scheduler.on_look(batch_id, position, started_at, now))
         # It may be the limit of the call that has passed: say so before the news of the killed worker come.
         self._perform(self.scheduler.on_time(now))
-
-    # -- checks --------------------------------------------------------------------------------------------------------
-
-    def _checked(self, outcome: Outcome, batch: Batch) -> Outcome:
-        count = len(outcome.values)
-        if count > len(batch) or not all(0 <= position < len(batch) for position in outcome.failures):
-            problem = f"an outcome of {count} results for a batch of {len(batch)} tasks"
-        elif not (count or outcome.failures or outcome.is_blind or outcome.unclear):
-            problem = "an outcome without any result"
-        else:
-            return outcome
-        raise BackendContractError(
-            f"the backend {self._backend_name!r} brought {problem} ({tasks_text(_indices(batch))})",
-            backend=self._backend_name,
-            task_indices=_indices(batch),
-        )
+        self._as_of = None
 
     def _warn_given_up(self) -> None:
         count = self.scheduler.n_given_up

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from parallel import _serialize
+from parallel._explain import tasks_text
 from parallel._memory import CallMemory
 from parallel._task import Batch, Job, Outcome
 from parallel._worker import CallHeader, RemoteJob, run_job
-from parallel.errors import TaskPicklingError
+from parallel.errors import BackendContractError, TaskPicklingError
 
 __all__ = ["CallCarrier"]
 
@@ -33,11 +34,18 @@ class CallCarrier:
         return self.encoder.encode(batch, slot)
 
     def decode(self, brought: object, batch: Batch, backend_name: str) -> Outcome:
-        """Read the outcome of a batch; see `parallel._serialize.decode_outcome`."""
+        """Read the outcome of a batch; see `parallel._serialize.decode_outcome`.
+
+        Raises
+        ------
+        BackendContractError
+            If it is none, or none of this batch.
+        """
         memory = self.memory
         room = memory.room_of(batch.batch_id) if memory is not None else None
         warn = memory.warn if memory is not None else None
-        return _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec, warn)
+        outcome = _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec, warn)
+        return _checked(outcome, batch, backend_name)
 
     def release(self, batch_id: int, *, is_clean: bool = False) -> None:
         """Give back what a batch has used of the memory; `is_clean` if no results were in it."""
@@ -59,3 +67,19 @@ class CallCarrier:
             return self.encoder.encode(batch, slot)
         except TaskPicklingError as error:
             return self.encoder.encode_excuse(batch, error)
+
+
+def _checked(outcome: Outcome, batch: Batch, backend_name: str) -> Outcome:
+    count = len(outcome.values)
+    if count > len(batch) or not all(0 <= position < len(batch) for position in outcome.failures):
+        problem = f"an outcome of {count} results for a batch of {len(batch)} tasks"
+    elif not (count or outcome.failures or outcome.is_blind or outcome.unclear):
+        problem = "an outcome without any result"
+    else:
+        return outcome
+    indices = range(batch.start, batch.stop)
+    raise BackendContractError(
+        f"the backend {backend_name!r} brought {problem} ({tasks_text(indices)})",
+        backend=backend_name,
+        task_indices=indices,
+    )

@@ -53,7 +53,7 @@ def unclear_error(batch: Batch, failure: Failure, backend_name: str) -> BaseExce
     """Give the error of a batch that failed because of one of its tasks, nobody knows which."""
     error = failure.exception
     if len(batch) == 1:
-        if isinstance(error, TaskPicklingError):
+        if type(error) is TaskPicklingError:
             error.task_index = batch.start
         return task_error(batch, 0, failure, backend_name)
     if failure.traceback_text is not None:
@@ -65,7 +65,7 @@ def unclear_error(batch: Batch, failure: Failure, backend_name: str) -> BaseExce
 
 def raisable(error: BaseException) -> BaseException:
     """Wrap what would mean something else if it were raised in the caller: ``sys.exit`` in a task is its failure."""
-    if not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+    if not issubclass(type(error), (SystemExit, KeyboardInterrupt, GeneratorExit)):
         return error
     wrapped = TaskExit(f"a task raised {type(error).__name__}: {safe_text(error)}")
     with contextlib.suppress(Exception):  # a class of the user's may do anything

@@ -186,9 +186,13 @@ def _results(
     handed_out = 0
     is_done = False
     rest: Iterator[Any] = iter(())
+    process = os.getpid()
     try:
         yield None
         while True:
+            if os.getpid() != process:
+                is_done = True  # and it is not for this process to end the call
+                raise RuntimeError("this generator belongs to the parent process, whose threads a fork does not copy")
             item = outbox.get()
             if isinstance(item, _End):
                 is_done = True

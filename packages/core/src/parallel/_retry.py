@@ -19,8 +19,8 @@ class Retry:
     ----------
     attempts : int, default 3
         Most times a task runs, the first included. (``retries=2`` is short for ``Retry(attempts=3)``.)
-    on : tuple of exception types, default (Exception,)
-        What to try again after: exceptions of tasks, `TaskTimeoutError`, `WorkerLostError`.
+    on : tuple of exception types, default (BaseException,)
+        What to try again after: exceptions of tasks, SystemExit included, `TaskTimeoutError`, `WorkerLostError`.
     backoff_seconds : float, default 0
         Delay before the second attempt; doubled for each one after it. Workers run other tasks meanwhile.
     jitter : float, default 0
@@ -34,7 +34,7 @@ class Retry:
     """
 
     attempts: int = 3
-    on: tuple[type[BaseException], ...] = (Exception,)
+    on: tuple[type[BaseException], ...] = (BaseException,)
     backoff_seconds: float = 0.0
     jitter: float = 0.0
 
@@ -53,6 +53,10 @@ class Retry:
             raise ValueError(f"backoff_seconds must be at least 0, not {self.backoff_seconds!r}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be between 0 and 1, not {self.jitter!r}")
+
+    def covers(self, error: BaseException) -> bool:
+        """Tell whether a task may run again after this error."""
+        return issubclass(type(error), self.on)  # not isinstance, which asks the object what it is
 
     def delay_seconds(self, attempts: int, generator: random.Random) -> float:
         """Give the delay after so many attempts that failed."""
@@ -78,15 +82,15 @@ class Attempts:
         A failure that stands, and counts more than one attempt, says so in a note.
         """
         count = self._counts.get(index, 0) + 1
-        if count < self.retry.attempts and isinstance(error, self.retry.on):
+        if count < self.retry.attempts and self.retry.covers(error):
             self._counts[index] = count
             if self._generator is None:
                 # Only delays come from it, so its seed does not matter; fixed, so that a schedule can be run again.
                 self._generator = random.Random(0)  # noqa: S311
             return self.retry.delay_seconds(count, self._generator)
         self._counts.pop(index, None)
-        if isinstance(error, ParallelError):
-            error.attempts = count
+        if issubclass(type(error), ParallelError):
+            error.attempts = count  # type: ignore[attr-defined]
         if count > 1:
             annotate(error, f"this was attempt {count} of {self.retry.attempts}")
         return None

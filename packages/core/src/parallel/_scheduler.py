@@ -402,7 +402,7 @@ class Scheduler:
     def _tolerates(self, error: BaseException) -> bool:
         """Tell whether a call goes on after such a failure, be it by another attempt."""
         retry = self._attempts.retry
-        return self._return_exceptions or (retry.attempts > 1 and isinstance(error, retry.on))
+        return self._return_exceptions or (retry.attempts > 1 and retry.covers(error))
 
     def _accept(self, actions: list[Action], start: int, values: list[Any]) -> None:
         if not values:

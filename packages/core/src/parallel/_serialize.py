@@ -389,7 +389,7 @@ def decode_outcome(
                 decoded = _put_together(*decoded[1:], room, warn)
             elif type(decoded) is tuple and len(decoded) == 5 and codec is not None:
                 decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:  # what is unpickled may do anything
             return _undecodable(error)
         if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _OUTCOME_MARK:
             _, values, failures, seconds = decoded
@@ -416,7 +416,7 @@ def _put_together(
     return pickle.loads(packed)  # type: ignore[arg-type]  # noqa: S301 - from our own worker
 
 
-def _undecodable(error: Exception) -> Outcome:
+def _undecodable(error: BaseException) -> Outcome:
     failure = ResultPicklingError(
         f"a result was pickled in the worker but cannot be unpickled in the caller: {error!r}", path="result"
     )

@@ -213,6 +213,7 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
         sink=sink,
         listener=BatchListener(plan.parallel, scheduler, plan.prints, plan.hook, info),
         abort_backend=plan.abort,
+        may_be_closed=not is_list,
     )
     return call, _Session(plan, call, info)
 

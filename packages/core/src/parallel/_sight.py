@@ -50,6 +50,9 @@ class Sight:
         """Tell what the worker of a job runs; None if it has not begun, or if nobody knows."""
         return None
 
+    def go_blind(self) -> None:
+        """A worker cannot be seen: from now on nothing is, and a limit counts from the submission."""
+
     def close(self) -> None:
         """The call is over."""
 
@@ -112,8 +115,9 @@ class BoardSight(Sight):
     def follow(self, job: Job) -> None:
         """Give the job a slot; see `Sight`."""
         super().follow(job)
-        assert self._board is not None
-        job.slot = self._board.take_slot()
+        if self.sees_starts:
+            assert self._board is not None
+            job.slot = self._board.take_slot()
 
     def forget(self, job: Job) -> None:
         """Take the slot back; see `Sight`."""
@@ -126,6 +130,10 @@ class BoardSight(Sight):
         if job.slot is None or self._board is None:
             return None
         return self._board.read(job.slot, job.batch.batch_id)
+
+    def go_blind(self) -> None:
+        """Give no more slots; see `Sight`."""
+        self.sees_starts = False
 
     def close(self) -> None:
         """Give the board back; see `Sight`."""
