@@ -27,6 +27,7 @@ CORE_LAYERS = [
     {"_scheduler"},
     {"_dispatch"},
     {"_actions", "_batching", "_lanes", "_limits", "_pending", "_results", "_states"},
+    {"_share"},
     {"_config", "_lease"},
     {"_arguments"},
     {"_plugins"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from parallel._arguments import (
     check_max_nbytes,
     check_mmap_mode,
     check_return_as,
+    check_temp_folder,
     check_timeout,
     evaluate_pre_dispatch,
 )
@@ -193,7 +195,7 @@ def test_max_nbytes(value: object, n_bytes: int | None) -> None:
     assert check_max_nbytes(value) == n_bytes
 
 
-@pytest.mark.parametrize("value", ["", "1", "M", "1MB", "-1M", "1.5M", "1T", "²K", -1, 1.5, [], b"1M"])
+@pytest.mark.parametrize("value", ["", "1", "M", "1MB", "-1M", "1.5M", "1T", "²K", -1, 1.5, True, [], b"1M"])
 def test_a_max_nbytes_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="max_nbytes must be"):
         check_max_nbytes(value)
@@ -215,3 +217,16 @@ def test_mmap_mode(value: str | None, mode: str | None) -> None:
 def test_a_mmap_mode_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="mmap_mode must be one of 'r', 'c', 'r\\+', 'w\\+', None"):
         Parallel(n_jobs=2, mmap_mode=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"), [(None, None), ("/somewhere", "/somewhere"), (Path("/some/where"), "/some/where")]
+)
+def test_temp_folder(value: object, path: str | None) -> None:
+    assert check_temp_folder(value) == path
+
+
+@pytest.mark.parametrize("value", ["", 5, b"/tmp", []])
+def test_a_temp_folder_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="temp_folder must be a path"):
+        Parallel(n_jobs=2, temp_folder=value)

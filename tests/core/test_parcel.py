@@ -432,3 +432,16 @@ nested = st.recursive(
 def test_anything_nested_comes_out_equal(value: Any, limit: int, room: int, by_value: bool) -> None:
     shelf = Shelf(limit, room)
     assert unpack(pack(value, shelf, by_value)[0], shelf) == value
+
+
+def test_cloudpickle_too_takes_arrays_apart_and_keeps_them_writable() -> None:
+    shelf = Shelf()
+    small, views = np.zeros(3), [BIG[:250], BIG[::2]]
+    small.flags.writeable = False
+    packed, by_value = pack((lambda: 1, small, views), shelf)
+    assert by_value
+    function, found, found_views = unpack(packed, shelf)
+    assert function() == 1
+    assert found.flags.writeable
+    assert all(np.array_equal(got, view) for got, view in zip(found_views, views, strict=True))
+    assert [len(content) for content in shelf.content] == [4000]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from parallel._parallel import Parallel, effective_n_jobs
     from parallel._plugins import register_parallel_backend, register_plugin, unregister_plugin
     from parallel._retry import Retry
+    from parallel._share import share
     from parallel._shared import Shared
     from parallel.backend import ParallelBackendBase
 
@@ -41,6 +42,7 @@ __all__ = [
     "parallel_config",
     "register_parallel_backend",
     "register_plugin",
+    "share",
     "unregister_plugin",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "parallel_config": "_config",
     "register_parallel_backend": "_plugins",
     "register_plugin": "_plugins",
+    "share": "_share",
     "unregister_plugin": "_plugins",
 }
 

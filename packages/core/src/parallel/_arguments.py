@@ -17,6 +17,7 @@ __all__ = [
     "check_mmap_mode",
     "check_retries",
     "check_return_as",
+    "check_temp_folder",
     "check_timeout",
     "evaluate_pre_dispatch",
 ]
@@ -94,7 +95,8 @@ def check_max_nbytes(max_nbytes: Any, name: str = "max_nbytes") -> int | None:
     """
     if max_nbytes is None:
         return None
-    number, unit = max_nbytes, 1
+    number: Any = max_nbytes if not isinstance(max_nbytes, bool) else None
+    unit = 1
     if isinstance(max_nbytes, str):
         text = max_nbytes.strip().upper()
         unit = _UNITS.get(text[-1:], 0)
@@ -106,6 +108,22 @@ def check_max_nbytes(max_nbytes: Any, name: str = "max_nbytes") -> int | None:
     if n_bytes < 0:
         raise ValueError(f"{name} must be an integer, a number with K, M or G, or None, not {max_nbytes!r}")
     return n_bytes
+
+
+def check_temp_folder(temp_folder: Any) -> str | None:
+    """Check `temp_folder` and give it as a text; whether it is there shows when it is needed.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor a path.
+    """
+    if temp_folder is None:
+        return None
+    path = temp_folder if isinstance(temp_folder, str) else getattr(temp_folder, "__fspath__", lambda: None)()
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"temp_folder must be a path or None, not {temp_folder!r}")
+    return path
 
 
 def check_mmap_mode(mmap_mode: Any) -> str | None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-__all__ = ["FileGoneError", "alone", "key_of", "reducers"]
+__all__ = ["FileGoneError", "alone", "is_array_of_other_class", "key_of", "reducers"]
 
 
 class _Parcel(Protocol):
@@ -41,6 +41,14 @@ def key_of(data: memoryview) -> Hashable:
     """Give by what bytes can be known again, whatever object offers them: their place in memory; None if unknown."""
     numpy: Any = sys.modules.get("numpy")
     return (_address(numpy.frombuffer(data, "u1")), data.nbytes) if hasattr(numpy, "frombuffer") else None
+
+
+def is_array_of_other_class(value: object) -> bool:
+    """Tell whether something is an array of numpy of a class derived from its own: masked, or a matrix."""
+    numpy: Any = sys.modules.get("numpy")
+    if not hasattr(numpy, "ndarray"):
+        return False
+    return isinstance(value, numpy.ndarray) and type(value) is not numpy.ndarray
 
 
 def alone(view: memoryview) -> memoryview:

@@ -21,6 +21,7 @@ from parallel._arguments import (
     check_mmap_mode,
     check_retries,
     check_return_as,
+    check_temp_folder,
     check_timeout,
     evaluate_pre_dispatch,
 )
@@ -75,6 +76,7 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "batch_size": check_batch_size,
     "total_timeout": lambda value: check_timeout(value, "total_timeout"),
     "retries": check_retries,
+    "temp_folder": check_temp_folder,
     "max_nbytes": check_max_nbytes,
     "mmap_mode": check_mmap_mode,
     "serializer": check_serializer,

@@ -10,6 +10,7 @@ Used by the owner of a call only.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import cache
 from typing import Any
 
+from parallel._arrays import is_array_of_other_class
 from parallel._parcel import Location, Parcel
 from parallel._region import Folder, Region, write_all
 
@@ -35,9 +37,6 @@ _READ_BYTES = 1 << 20
 
 #: A buffer of at least this size has a region for itself; smaller ones of a batch share one.
 _OWN_REGION_BYTES = 16 << 20
-
-#: After so many buffers without a change, their giver is trusted not to change them.
-TRUSTED_AFTER = 16
 
 #: Where one buffer ends and the next begins: what processors like, and more than any type needs.
 ALIGNMENT = 64
@@ -119,6 +118,13 @@ class Export(Parcel):
         """Look whether an array has changed since it was seen last; see `Parcel`."""
         self._exports.note(value, key)
 
+    def watch(self, values: Iterable[object]) -> None:
+        """Look at arguments that can be changed in place, and that pickle without showing it."""
+        if self._exports.is_watching:
+            for value in values:
+                if isinstance(value, bytearray | array.array) or is_array_of_other_class(value):
+                    self._exports.note(value, id(value))
+
     def release(self) -> None:
         """Nobody uses what was sent any more."""
         used, self._used = self._used, {}
@@ -147,9 +153,11 @@ class Exports:
     ) -> None:
         self.limit = limit
         self._is_changed_by_tasks = is_changed_by_tasks
-        #: How many buffers that could be changed were seen, and whether one of them was.
-        self.n_seen = 0
+        #: Whether buffers were seen at all, and one that had changed since it was seen before.
+        self.has_seen_array = False
         self.has_seen_change = False
+        #: Whether small arrays are looked at, too.
+        self.is_watching = True
         # Small arrays, and what they had in them, by key.
         self._noted: dict[Hashable, tuple[object, int]] = {}
         self._folder = folder
@@ -181,12 +189,9 @@ class Exports:
         if copy is not None:
             if copy.n_bytes == data.nbytes and (_is_constant(owner) or copy.is_same(data)):
                 self._copies.move_to_end(kept_as)
-                self.n_seen += 1
                 return copy
             self._drop(kept_as)
             self.has_seen_change = True
-        elif key is not None and not _is_constant(owner):
-            self.n_seen += 1
         if type(key) is not int:
             key, alias = ("content", data.nbytes, hash(_sample(data, keeps_all=True))), key
             copy = self._copies.get(key)
@@ -197,25 +202,21 @@ class Exports:
                 self._drop(key)
             if alias is not None:
                 self._aliases[alias] = key
+        self.has_seen_array = True
         copy = self.write(data, export)
         if copy is not None:
             self._keep(key, copy, owner)
         return copy
 
     def note(self, value: Any, key: Hashable) -> None:
-        """See an array that stays in the pickle: it counts like others, as long as that matters."""
-        if self.has_seen_change or self.n_seen >= TRUSTED_AFTER:
+        """See an array that stays in the pickle: its change counts like that of others, as long as that matters."""
+        self.has_seen_array = True
+        if self.has_seen_change or not self.is_watching:
             self._noted.clear()
             return
-        content = hash(value.tobytes())
+        content = hash(bytes(value) if isinstance(value, bytearray) else value.tobytes())
         _, before = self._noted.setdefault(key, (value, content))
         self.has_seen_change = before != content
-        self.n_seen += 1
-
-    @property
-    def may_change(self) -> bool:
-        """Whether buffers may be changed by what gives them: until some were seen that were not, or since one was."""
-        return self.has_seen_change or 0 < self.n_seen < TRUSTED_AFTER
 
     def write(self, data: memoryview, export: Export) -> _Copy | None:
         """Write a buffer; None if there is no room for it."""

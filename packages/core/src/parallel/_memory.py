@@ -10,7 +10,14 @@ from parallel._exports import Export, Exports, max_regions
 from parallel._region import Folder, Region
 from parallel._rooms import Rooms
 
-__all__ = ["CallMemory", "Sharing", "warn_of_pipe"]
+__all__ = ["NO_SHARING", "CallMemory", "Sharing", "warn_of_pipe"]
+
+
+#: After so many tasks whose arrays had not changed, the input is trusted not to change any: tasks may be read ahead.
+_TRUSTED_AFTER = 16
+
+#: More than any buffer has: nothing travels apart.
+NO_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,10 @@ class Sharing:
     mode: str | None
 
 
+#: Everything goes through the pipe.
+NO_SHARING = Sharing(NO_LIMIT, None)
+
+
 class CallMemory:
     """The memory of one call.
 
@@ -44,19 +55,29 @@ class CallMemory:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
         self._exports = Exports(sharing.limit, self._folder, self.warn, is_changed_by_tasks=sharing.mode == "r+")
-        self._rooms = Rooms(self._folder, max_regions())
+        self._rooms = Rooms(self._folder, max_regions() if sharing.limit < NO_LIMIT else 0)
         self._sends = sharing.mode is not None
         self._has_warned = False
         self._n_begun = 0
         # By batch id: what it uses, until it is over.
         self._batches: dict[int, tuple[Export | None, Region | None]] = {}
 
-    def may_change(self) -> bool:
-        """Tell whether what a task holds may be changed, by the user's input iterator, before the next task is read.
+    def must_be_single(self) -> bool:
+        """Tell whether each task has to be sent alone, before the next is read.
 
-        It may before anything is known, and then see `Exports.may_change`.
+        So it is as long as what a task holds may be changed by the user's input iterator: before anything is known,
+        until some tasks with arrays were seen of which none had changed, and from the first change on. And where tasks
+        have copies of their own to write to.
         """
-        return self._sends and (not self._n_begun or self._exports.may_change)
+        exports = self._exports
+        if not self._sends:
+            return False
+        if not self._n_begun:
+            return True
+        if not exports.has_seen_array:
+            return False
+        exports.is_watching = self._n_begun < _TRUSTED_AFTER
+        return exports.has_seen_change or exports.is_watching or self.sharing.mode == "c"
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""

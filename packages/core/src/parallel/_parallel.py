@@ -15,6 +15,7 @@ from parallel._arguments import (
     check_mmap_mode,
     check_retries,
     check_return_as,
+    check_temp_folder,
     check_timeout,
 )
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
@@ -26,19 +27,17 @@ from parallel._generator import OwnedCall
 from parallel._inline import InlinePolicy, run_in_caller
 from parallel._interpreter import is_exiting, warn_of_exit
 from parallel._lease import Lease, checked_n_jobs
-from parallel._memory import Sharing
+from parallel._memory import NO_SHARING, Sharing
 from parallel._progress import Meter
 from parallel._retry import Retry
 from parallel._settings import BUSY, UNSET, Unset
 from parallel._setup import CallPlan, busy_mark, make_generator, run_list
+from parallel._share import make_shared
 from parallel._shared import Shared
 from parallel._source import Source
 from parallel.backend import ParallelBackendBase
 
 __all__ = ["Parallel", "effective_n_jobs"]
-
-#: Buffers of at least this size are written apart by `share` where the automatic sharing is off.
-_SHARE_FROM = 1 << 20
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -165,7 +164,7 @@ class Parallel:
         self.pre_dispatch = pre_dispatch = resolve("pre_dispatch", pre_dispatch)
         self.batch_size = resolve("batch_size", batch_size)
         self._fixed_batch_size = check_batch_size(self.batch_size)
-        self.temp_folder = resolve("temp_folder", temp_folder)
+        self.temp_folder = check_temp_folder(resolve("temp_folder", temp_folder))
         self.max_nbytes = resolve("max_nbytes", max_nbytes)
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
         self._share_from = check_max_nbytes(self.max_nbytes)
@@ -254,8 +253,7 @@ class Parallel:
         """
         backend = self._backend
         is_mapped = backend.same_host and backend.wire == "bytes" and not self._runs_in_caller(self._workers)
-        limit = _SHARE_FROM if self._share_from is None else self._share_from
-        return Shared(value, Sharing(limit, self._share_mode) if is_mapped else None, self.temp_folder)
+        return make_shared(value, self._share_from, self._share_mode, self.temp_folder, is_mapped=is_mapped)
 
     # -- the with block ----------------------------------------------------------------------------------------------
 
@@ -344,7 +342,7 @@ class Parallel:
             call_seconds=self.total_timeout,
             retry=self.retries,
             return_exceptions=self.return_exceptions,
-            sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else None,
+            sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else NO_SHARING,
             codec=self._codec,
             temp_folder=self.temp_folder,
             nested=nested_settings(self._backend),

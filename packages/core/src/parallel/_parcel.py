@@ -249,7 +249,9 @@ def _dump_by_value(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
     if takes_bytes:
         kind = type("_CloudPickler", (kind,), {"persistent_id": lambda _, item: _blob_number(item, parcel)})
     pickler = kind(file, 5, buffer_callback=parcel.offer)
-    pickler.dispatch_table = {**pickler.dispatch_table, **_arrays.reducers(parcel)}
+    table = {**pickler.dispatch_table, **_arrays.reducers(parcel)}
+    # Not by assignment: the class has an attribute of that name, so that would not reach what the pickler looks at.
+    pickle.Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
     pickler.dump(value)
     return file.getvalue()
 

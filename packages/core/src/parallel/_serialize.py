@@ -14,7 +14,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from parallel._codec import Codec
@@ -58,6 +58,10 @@ _OUT_OF_REACH = -1.0
 #: Functions of one call that are pickled apart from the batches. A call with more (a lambda made for each task, say)
 #: has the rest of them inside the batches, so that neither side keeps a million of them.
 MAX_FUNCTIONS = 32
+
+
+#: Most functions, or states of one, whose large data is kept: more than there are batches in flight.
+MAX_FUNCTION_EXPORTS = 512
 
 
 class Payload(NamedTuple):
@@ -134,6 +138,11 @@ class Encoder:
         if self._header is None:
             self._header = dumps(self._header_value)
         export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)
+        if export is not None:
+            for position in range(len(batch)):
+                _, args, kwargs = batch.call_at(position)
+                if isinstance(args, tuple):
+                    export.watch((*args, *kwargs.values()))
         functions: tuple[tuple[int, bytes | Packed], ...]
         columns = _as_columns(batch)
         if columns is not None:
@@ -195,6 +204,10 @@ class Encoder:
             return -1, None  # its object is data, and may change from task to task
         key = id(function)
         known = self._functions.get(key)
+        if known is not None and self._may_have_changed(function):
+            blob = self._dumps_function(function)
+            if blob != known[2]:
+                known = self._functions[key] = next(self._numbers), function, blob
         if known is None:
             if len(self._functions) >= MAX_FUNCTIONS:
                 return -1, None
@@ -205,6 +218,14 @@ class Encoder:
             known = self._functions.setdefault(key, (next(self._numbers), function, blob))
         return known[0], known[2]
 
+    def _may_have_changed(self, function: object) -> bool:
+        """Tell whether what a function brings along may be another since it was pickled."""
+        if self._memory is None or not self._memory.must_be_single():
+            return False
+        if type(function) is not FunctionType or function.__closure__ is not None:
+            return True
+        return function.__module__ == "__main__"  # what it refers to there travels along
+
     def _dumps_function(self, function: object) -> bytes | Packed:
         if self._codec is not None:
             return self._codec.compress(dumps(function))  # its serializer may know data only
@@ -212,6 +233,8 @@ class Encoder:
         if export is None:
             return dumps(function)
         self._function_exports.append(export)
+        if len(self._function_exports) > MAX_FUNCTION_EXPORTS:
+            self._function_exports.pop(0).release()  # of a function that has changed many times since
         return pack(function, export)[0]
 
     def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:

@@ -55,7 +55,7 @@ class CallPlan:
     task_seconds, call_seconds
         The limits; None for none.
     sharing
-        How large data travels to workers on this host; None for in the pipe.
+        How large data travels to workers on this host.
     codec
         What payloads to other hosts go through.
     temp_folder
@@ -81,7 +81,7 @@ class CallPlan:
     call_seconds: float | None
     retry: Retry
     return_exceptions: bool
-    sharing: Sharing | None
+    sharing: Sharing
     codec: Codec
     temp_folder: str | None
     nested: Settings
@@ -257,9 +257,10 @@ def _batching(plan: CallPlan, is_list: bool) -> Batching:
 
 
 def _single(batching: Batching, source: Source, carrier: CallCarrier) -> Batching:
-    if carrier.memory is None or source.is_plain:
+    memory = carrier.memory
+    if memory is None or (source.is_plain and memory.sharing.mode != "c"):
         return batching
-    return SingleBatching(batching, carrier.memory.may_change)
+    return SingleBatching(batching, memory.must_be_single)
 
 
 def _call_info(plan: CallPlan, source: Source) -> Any:

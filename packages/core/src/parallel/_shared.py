@@ -55,10 +55,13 @@ class Shared:
             self._write(sharing)
 
     def _write(self, sharing: Sharing) -> None:
-        self._exports = Exports(min(sharing.limit, _LIMIT), self._folder, warn_of_pipe)
+        reasons: list[str] = []
+        self._exports = Exports(min(sharing.limit, _LIMIT), self._folder, reasons.append)
         # Not released before the end: what is written stays.
         self._packed, _ = pack(self._value, self._exports.new_export())
         self._mode = sharing.mode or "r"
+        if reasons:
+            warn_of_pipe(reasons[0])
 
     def get(self) -> Any:
         """Give the object: the caller's own, or in another process one made of what is shared.
@@ -70,10 +73,13 @@ class Shared:
         """
         if self._is_closed:
             raise ValueError("this shared object was closed")
-        if self._value is _ABSENT:
-            assert self._packed is not None
-            self._value = _imports.unpack(self._packed, self._mode)
-        return self._value
+        if self._value is not _ABSENT:
+            return self._value
+        assert self._packed is not None
+        value = _imports.unpack(self._packed, self._mode)
+        if self._mode != "c":  # else each task has one of its own to write to
+            self._value = value
+        return value
 
     def close(self) -> None:
         """Give the memory back; tasks that have the object keep it."""

@@ -323,14 +323,15 @@ def _functions(fields: _serialize.Payload, known: _KnownCall) -> dict[int, Calla
     """Give the functions of a batch by number.
 
     Not all are kept for the next batch: an object that can be called may change while it runs, and each batch finds it
-    as it was sent; and large data that a function brings along is mapped for the time of a batch only.
+    as it was sent; and large data that a function brings along, or has shared, is mapped for the time of a batch only.
     """
     functions = {}
     for number, blob in fields.functions:
         function = known.functions.get(number)
         if function is None:
+            before = n_attached()
             function = _function(blob, known.header)
-            if isinstance(function, _STATELESS) and isinstance(blob, bytes):
+            if isinstance(function, _STATELESS) and isinstance(blob, bytes) and n_attached() == before:
                 known.functions[number] = function
         functions[number] = function
     return functions

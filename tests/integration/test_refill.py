@@ -1,0 +1,188 @@
+"""Inputs that change what they have handed out: each task is to see what was there when it was read."""
+
+from __future__ import annotations
+
+import array
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parallel import Parallel, delayed, parallel_config, share
+
+KINDS: dict[str, dict[str, Any]] = {
+    "mp": {"n_jobs": 2, "backend": "mp"},
+    "loky": {"n_jobs": 2, "backend": "loky"},
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "batches of five": {"batch_size": 5},
+    "all read first": {"pre_dispatch": "all"},
+}
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_policy = pytest.mark.parametrize("policy", POLICIES)
+
+N_TASKS = 40
+
+
+def first(values: Any, *_: Any) -> float:
+    return float(np.asarray(values).ravel()[0])
+
+
+def last_of(values: list[Any]) -> float:
+    return first(values[-1])
+
+
+def add_one(values: Any, *_: Any) -> float:
+    values[0] += 1
+    return float(values[0])
+
+
+def is_writable(values: Any) -> bool:
+    return bool(values.flags.writeable)
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+class Holder:
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __call__(self, *_: Any) -> float:
+        return first(self.values)
+
+
+class OwnArray(np.ndarray[Any, Any]):
+    """A class derived from that of arrays."""
+
+
+def fill(values: Any, number: int) -> None:
+    if isinstance(values, np.ndarray):
+        values[...] = number
+    else:
+        for i in range(len(values)):
+            values[i] = number
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "large array": lambda: np.zeros(200_000),
+    "small array": lambda: np.zeros(100),
+    "large masked array": lambda: np.ma.zeros(200_000),
+    "small masked array": lambda: np.ma.zeros(100),
+    "array of a class of its own": lambda: np.zeros(100).view(OwnArray),
+    "bytearray": lambda: bytearray(100),
+    "array of the standard library": lambda: array.array("d", [0.0] * 100),
+}
+
+EXPECTED = [float(i) for i in range(N_TASKS)]
+
+
+@every_kind
+@every_policy
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_an_argument_that_is_refilled(kind: str, policy: str, make: Callable[[], Any]) -> None:
+    def tasks() -> Iterator[Any]:
+        values = make()
+        for i in range(N_TASKS):
+            fill(values, i)
+            yield delayed(first)(values)
+
+    assert Parallel(**KINDS[kind], **POLICIES[policy])(tasks()) == EXPECTED
+
+
+@every_kind
+@every_policy
+@pytest.mark.parametrize("n_items", [100, 200_000])
+def test_one_of_many_arrays_is_refilled(kind: str, policy: str, n_items: int) -> None:
+    def tasks() -> Iterator[Any]:
+        values = [np.full(n_items, float(j)) for j in range(20)]
+        for i in range(N_TASKS):
+            values[-1][:] = i
+            yield delayed(last_of)(values)
+
+    assert Parallel(**KINDS[kind], **POLICIES[policy])(tasks()) == EXPECTED
+
+
+@every_kind
+@every_policy
+@pytest.mark.parametrize("n_items", [100, 200_000])
+@pytest.mark.parametrize(
+    "make", [Holder, lambda values: functools.partial(first, values), lambda values: lambda *_: first(values)]
+)
+def test_what_a_function_brings_along_is_refilled(
+    kind: str, policy: str, n_items: int, make: Callable[[Any], Callable[..., float]]
+) -> None:
+    values = np.zeros(n_items)
+    function = make(values)
+
+    def tasks() -> Iterator[Any]:
+        for i in range(N_TASKS):
+            values[:] = i
+            yield delayed(function)(i)
+
+    assert Parallel(**KINDS[kind], **POLICIES[policy])(tasks()) == EXPECTED
+
+
+@every_kind
+def test_an_input_that_changes_nothing_is_read_ahead(kind: str) -> None:
+    values = np.zeros(200_000)
+    parallel = Parallel(**KINDS[kind])
+    assert parallel(delayed(first)(values, i) for i in range(500)) == [0.0] * 500
+    assert parallel.n_dispatched_batches < 250
+
+
+# -- copies of their own -----------------------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("batch_size", ["auto", 5])
+def test_tasks_have_copies_of_their_own_to_write_to(kind: str, batch_size: int | str) -> None:
+    values = np.zeros(200_000)
+    parallel = Parallel(**KINDS[kind], mmap_mode="c", batch_size=batch_size)
+    assert parallel([delayed(add_one)(values, i) for i in range(30)]) == [1.0] * 30
+    with parallel.share(values) as shared:
+        assert parallel.map(add_one, [shared] * 30) == [1.0] * 30
+    assert values[0] == 0
+
+
+@every_kind
+@pytest.mark.parametrize("max_nbytes", ["1M", None])
+def test_results_can_be_written_to_whatever_is_shared(kind: str, max_nbytes: str | None) -> None:
+    values = np.zeros(1000)
+    values.flags.writeable = False
+    parallel = Parallel(**KINDS[kind], max_nbytes=max_nbytes)
+    assert all(is_writable(result) for result in parallel.map(give, [values, values[10:], values.reshape(10, 100).T]))
+
+
+# -- share() of the package --------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_the_package_shares_by_the_settings_in_force(kind: str) -> None:
+    with parallel_config(mmap_mode="c"), share(np.zeros(200_000)) as shared:
+        assert Parallel(**KINDS[kind]).map(add_one, [shared] * 4) == [1.0] * 4
+    with share(np.zeros(200_000)) as shared:
+        assert Parallel(**KINDS[kind]).map(is_writable, [shared] * 4) == [False] * 4
+        (found,) = Parallel(n_jobs=2, backend="threads").map(give, [shared])
+        assert found is shared.get()
+
+
+def n_mapped(*_: Any) -> int:
+    with open("/proc/self/maps") as lines:
+        return sum("memfd:parallel-data" in line for line in lines)
+
+
+@every_kind
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="looks at /proc")
+def test_what_a_closure_has_shared_is_given_back_by_the_workers(kind: str) -> None:
+    with Parallel(**KINDS[kind]) as parallel:
+        shared = parallel.share(np.zeros(200_000))
+        assert parallel.map(lambda i: float(shared.get()[i]), range(4)) == [0.0] * 4
+        shared.close()
+        assert parallel.map(n_mapped, range(20)) == [0] * 20
