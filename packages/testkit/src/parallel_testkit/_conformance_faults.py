@@ -138,15 +138,15 @@ class FaultTests(Suite):
         assert make(retries=retry)([delayed(_fault_tasks.fail_until)(str(tmp_path), 3, 0)]) == [0]
         assert _attempts(tmp_path, 0) == 3
 
-    def test_an_exit_is_tried_again_only_by_name(self, make: Make, tally: Tally) -> None:
+    def test_an_exit_is_tried_again_like_any_failure(self, make: Make, tally: Tally) -> None:
         def leave() -> None:
             tally.add()
             raise SystemExit(1)
 
         (error,) = make(retries=2, return_exceptions=True)([delayed(leave)()])
         assert isinstance(error, SystemExit)
-        assert tally.count() == 1
-        (error,) = make(retries=Retry(3, on=(SystemExit,)), return_exceptions=True)([delayed(leave)()])
+        assert tally.count() == 3
+        (error,) = make(retries=Retry(3, on=(Exception,)), return_exceptions=True)([delayed(leave)()])
         assert isinstance(error, SystemExit)
         assert tally.count() == 4
 
