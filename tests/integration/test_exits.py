@@ -297,8 +297,16 @@ with make() as parallel:
 """,
         FORK.format(leave="sys.exit(sum(make().map(quick, range(10))))"),
     )
-    assert finish(process) == (0, "4950 45 4950\n", "")
+    code, out, err = finish(process)
+    assert (code, out) == (0, "4950 45 4950\n")
+    assert _without_tracker(err) == ""
     program.assert_nothing_left(process.pid)
+
+
+def _without_tracker(err: str) -> str:
+    """Leave out what loky's resource tracker says: parent and child have one between them, and it may lose count."""
+    lines = [line for line in err.splitlines() if line.strip() != "warnings.warn("]
+    return "\n".join(line for line in lines if "resource_tracker" not in line)
 
 
 @every_backend
