@@ -325,7 +325,9 @@ def call():
     print(make().map(quick, range(5)), list(make(return_as="generator").map(quick, range(5))))
 """,
     )
-    assert finish(process) == (0, "[0, 1, 2, 3, 4] [0, 1, 2, 3, 4]\n", "")
+    code, out, err = finish(process)
+    assert (code, out) == (0, "[0, 1, 2, 3, 4] [0, 1, 2, 3, 4]\n")
+    assert _without_tracker(err) == ""
     program.assert_nothing_left(process.pid)
 
 
