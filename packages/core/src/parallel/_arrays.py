@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-__all__ = ["FileGoneError", "alone", "is_array_of_other_class", "key_of", "reducers"]
+__all__ = ["FileGoneError", "alone", "is_other_array_class", "key_of", "reducers"]
 
 
 class _Parcel(Protocol):
@@ -30,8 +30,8 @@ class _Parcel(Protocol):
 def reducers(parcel: _Parcel) -> dict[type, Callable[[Any], Any]]:
     """Give the functions by which the arrays of known types are pickled."""
     found: dict[type, Callable[[Any], Any]] = {array.array: lambda value: _reduce_array(value, parcel)}
-    numpy: Any = sys.modules.get("numpy")
-    if hasattr(numpy, "ndarray"):  # not while another thread imports it
+    numpy = _numpy()
+    if numpy is not None:
         found[numpy.ndarray] = lambda value: _reduce_ndarray(value, parcel)
         found[numpy.memmap] = lambda value: _reduce_memmap(value, parcel)
     return found
@@ -39,22 +39,26 @@ def reducers(parcel: _Parcel) -> dict[type, Callable[[Any], Any]]:
 
 def key_of(data: memoryview) -> Hashable:
     """Give by what bytes can be known again, whatever object offers them: their place in memory; None if unknown."""
-    numpy: Any = sys.modules.get("numpy")
-    return (_address(numpy.frombuffer(data, "u1")), data.nbytes) if hasattr(numpy, "frombuffer") else None
+    numpy = _numpy()
+    return (_address(numpy.frombuffer(data, "u1")), data.nbytes) if numpy is not None else None
 
 
-def is_array_of_other_class(value: object) -> bool:
-    """Tell whether something is an array of numpy of a class derived from its own: masked, or a matrix."""
+def is_other_array_class(kind: type) -> bool:
+    """Tell whether a class is derived from that of numpy's arrays: masked arrays, matrices."""
+    numpy = _numpy()
+    return numpy is not None and issubclass(kind, numpy.ndarray) and kind is not numpy.ndarray
+
+
+def _numpy() -> Any:
+    """Give numpy if it has been imported, all of it; another thread may be about to."""
     numpy: Any = sys.modules.get("numpy")
-    if not hasattr(numpy, "ndarray"):
-        return False
-    return isinstance(value, numpy.ndarray) and type(value) is not numpy.ndarray
+    return numpy if hasattr(numpy, "ndarray") and hasattr(numpy, "memmap") else None
 
 
 def alone(view: memoryview) -> memoryview:
     """Give the same bytes so that there is nothing else behind them; a copy where numpy is not there to do better."""
-    numpy: Any = sys.modules.get("numpy")
-    return memoryview(numpy.frombuffer(view, "u1") if hasattr(numpy, "frombuffer") else bytearray(view))
+    numpy = _numpy()
+    return memoryview(numpy.frombuffer(view, "u1") if numpy is not None else bytearray(view))
 
 
 # -- array.array -------------------------------------------------------------------------------------------------------

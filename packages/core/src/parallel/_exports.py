@@ -16,11 +16,11 @@ import os
 import sys
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from parallel._arrays import is_array_of_other_class
+from parallel._arrays import is_other_array_class
 from parallel._parcel import Location, Parcel
 from parallel._region import Folder, Region, write_all
 
@@ -40,6 +40,9 @@ _OWN_REGION_BYTES = 16 << 20
 
 #: Where one buffer ends and the next begins: what processors like, and more than any type needs.
 ALIGNMENT = 64
+
+#: What can be changed in place, and pickles without being asked for its buffer.
+_SILENT = (bytearray, array.array)
 
 #: Owners that cannot be watched (bytearrays, say) are held, so that they are known when seen again: so much of them.
 _MAX_HELD_BYTES = 256 << 20
@@ -118,11 +121,13 @@ class Export(Parcel):
         """Look whether an array has changed since it was seen last; see `Parcel`."""
         self._exports.note(value, key)
 
-    def watch(self, values: Iterable[object]) -> None:
+    def watch(self, values: Sequence[object]) -> None:
         """Look at arguments that can be changed in place, and that pickle without showing it."""
         if self._exports.is_watching:
-            for value in values:
-                if isinstance(value, bytearray | array.array) or is_array_of_other_class(value):
+            # By type first: most batches have many values, of few types, and nothing to look at.
+            kinds = {kind for kind in set(map(type, values)) if issubclass(kind, _SILENT) or is_other_array_class(kind)}
+            for value in values if kinds else ():
+                if type(value) in kinds:
                     self._exports.note(value, id(value))
 
     def release(self) -> None:
@@ -156,7 +161,7 @@ class Exports:
         #: Whether buffers were seen at all, and one that had changed since it was seen before.
         self.has_seen_array = False
         self.has_seen_change = False
-        #: Whether small arrays are looked at, too.
+        #: Whether it still matters what changes: then what stays in the pickle is looked at, too.
         self.is_watching = True
         # Small arrays, and what they had in them, by key.
         self._noted: dict[Hashable, tuple[object, int]] = {}
@@ -165,7 +170,8 @@ class Exports:
         self._max_bytes = _max_bytes()
         self._max_regions = max_regions()
         self._n_bytes = self._n_held = 0
-        self._n_regions = 0
+        # Held here until nothing in them is used, though nobody else may know them: a batch refers to their addresses.
+        self._shelves: set[_Shelf] = set()
         # By key, least recently used first: while its owner is held or watched, nothing else has that key.
         self._copies: OrderedDict[Hashable, _Copy] = OrderedDict()
         # Key of a buffer to the key by which its copy is found by content.
@@ -246,10 +252,10 @@ class Exports:
 
     def close(self) -> None:
         """Give everything back."""
-        shelves = {id(copy.shelf): copy.shelf for copy in self._copies.values()}
         self._copies.clear()
         self._aliases.clear()
-        for shelf in shelves.values():
+        shelves, self._shelves = self._shelves, set()
+        for shelf in shelves:
             shelf.region.close()
 
     # -- keeping -------------------------------------------------------------------------------------------------------
@@ -300,23 +306,23 @@ class Exports:
             return self._open_shelf[1]
         self._make_room(n_bytes)
         shelf = _Shelf(Region("data", self._folder))
-        self._n_regions += 1
+        self._shelves.add(shelf)
         if not is_own:
             self._open_shelf = export, shelf
         return shelf
 
     def _make_room(self, n_bytes: int) -> None:
         for key, copy in list(self._copies.items()):
-            if self._n_bytes + n_bytes <= self._max_bytes and self._n_regions < self._max_regions:
+            if self._n_bytes + n_bytes <= self._max_bytes and len(self._shelves) < self._max_regions:
                 return
             if not copy.n_users:
                 self._drop(key)
-        if self._n_bytes + n_bytes > self._max_bytes or self._n_regions >= self._max_regions:
-            raise OSError(f"{self._n_regions} buffers of {self._n_bytes >> 20} MiB are shared by this call already")
+        if self._n_bytes + n_bytes > self._max_bytes or len(self._shelves) >= self._max_regions:
+            raise OSError(f"{len(self._shelves)} buffers of {self._n_bytes >> 20} MiB are shared by this call already")
 
     def _close(self, shelf: _Shelf) -> None:
         self._n_bytes -= shelf.n_bytes
-        self._n_regions -= 1
+        self._shelves.discard(shelf)
         if self._open_shelf is not None and self._open_shelf[1] is shelf:
             self._open_shelf = None
         shelf.region.close()

@@ -76,12 +76,12 @@ class CallMemory:
             return True
         if not exports.has_seen_array:
             return False
-        exports.is_watching = self._n_begun < _TRUSTED_AFTER
         return exports.has_seen_change or exports.is_watching or self.sharing.mode == "c"
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""
         self._n_begun += 1
+        self._exports.is_watching = self._n_begun < _TRUSTED_AFTER
         entry = self._batches[batch_id] = self.new_export(), self._rooms.take()
         return entry
 

@@ -138,15 +138,13 @@ class Encoder:
         if self._header is None:
             self._header = dumps(self._header_value)
         export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)
-        if export is not None:
-            for position in range(len(batch)):
-                _, args, kwargs = batch.call_at(position)
-                if isinstance(args, tuple):
-                    export.watch((*args, *kwargs.values()))
         functions: tuple[tuple[int, bytes | Packed], ...]
         columns = _as_columns(batch)
         if columns is not None:
             function, content = columns
+            if export is not None:
+                for column in content:
+                    export.watch(column)
             number, blob = self._function(function, batch)
             form, functions = COLUMNS, ((number, blob),) if blob is not None else ()
             if blob is None:  # the function goes inside
@@ -154,6 +152,9 @@ class Encoder:
         else:
             form = ROWS
             content, functions = self._rows(batch)
+            if export is not None:
+                for _, _, args, kwargs in content:
+                    export.watch((*args, *kwargs.values()) if isinstance(args, tuple) else ())
         try:
             body = self._dumps(content, export)
         except Exception as error:
@@ -204,18 +205,15 @@ class Encoder:
             return -1, None  # its object is data, and may change from task to task
         key = id(function)
         known = self._functions.get(key)
-        if known is not None and self._may_have_changed(function):
-            blob = self._dumps_function(function)
-            if blob != known[2]:
-                known = self._functions[key] = next(self._numbers), function, blob
-        if known is None:
-            if len(self._functions) >= MAX_FUNCTIONS:
-                return -1, None
+        if known is None and len(self._functions) >= MAX_FUNCTIONS:
+            return -1, None
+        if known is None or self._may_have_changed(function):
             try:
                 blob = self._dumps_function(function)
             except Exception as error:
                 raise self._explain(batch, error, position) from error
-            known = self._functions.setdefault(key, (next(self._numbers), function, blob))
+            if known is None or blob != known[2]:
+                known = self._functions[key] = next(self._numbers), function, blob
         return known[0], known[2]
 
     def _may_have_changed(self, function: object) -> bool:
