@@ -197,3 +197,23 @@ def test_one_made_for_threads_can_be_given_to_processes() -> None:
 def test_what_cannot_be_pickled_cannot_be_shared_with_processes() -> None:
     with pytest.raises(TypeError, match="lock"):
         Parallel(n_jobs=2, backend="mp").share(__import__("threading").Lock())
+
+
+class MadeWhilePickled:
+    """Its array exists only while it is pickled."""
+
+    def __reduce__(self) -> Any:
+        return give, (np.full(100_000, 7.0), "x" * 200_000)
+
+
+def give(array: np.ndarray[Any, Any], text: str) -> np.ndarray[Any, Any]:
+    return array
+
+
+@every_process_kind
+def test_an_array_that_is_made_while_its_object_is_pickled_stays(parallel: Parallel) -> None:
+    with parallel.share([MadeWhilePickled() for _ in range(3)]) as shared:
+        gc.collect()
+        for _ in range(2):
+            (arrays,) = parallel(delayed(list)(shared) for _ in range(1))
+            assert [float(array[-1]) for array in arrays] == [7.0] * 3
