@@ -210,10 +210,13 @@ def give(array: np.ndarray[Any, Any], text: str) -> np.ndarray[Any, Any]:
     return array
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="looks at /proc")
 @every_process_kind
 def test_an_array_that_is_made_while_its_object_is_pickled_stays(parallel: Parallel) -> None:
+    before = n_regions()
     with parallel.share([MadeWhilePickled()]) as shared:
         gc.collect()
+        assert n_regions() == before + 2  # for the array, and for the pickle
         for _ in range(2):
             (arrays,) = parallel(delayed(list)(shared) for _ in range(1))
             assert [float(array[-1]) for array in arrays] == [7.0]
