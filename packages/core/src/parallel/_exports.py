@@ -22,7 +22,7 @@ from typing import Any
 
 from parallel._arrays import is_other_array_class
 from parallel._parcel import Location, Parcel
-from parallel._region import Folder, Region, write_all
+from parallel._region import Folder, Region, aligned, write_all
 
 __all__ = ["Export", "Exports", "max_regions"]
 
@@ -37,9 +37,6 @@ _READ_BYTES = 1 << 20
 
 #: A buffer of at least this size has a region for itself; smaller ones of a batch share one.
 _OWN_REGION_BYTES = 16 << 20
-
-#: Where one buffer ends and the next begins: what processors like, and more than any type needs.
-ALIGNMENT = 64
 
 #: What can be changed in place, and pickles without being asked for its buffer.
 _SILENT = (bytearray, array.array)
@@ -228,7 +225,7 @@ class Exports:
         """Write a buffer; None if there is no room for it."""
         try:
             shelf = self._shelf(data.nbytes, export)
-            offset = -(-shelf.n_bytes // ALIGNMENT) * ALIGNMENT
+            offset = aligned(shelf.n_bytes)
             try:
                 write_all(shelf.region.descriptor, data, offset)
             except OSError:

@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 from parallel._arrays import FileGoneError
-from parallel._parcel import Location, Packed, loads, part
+from parallel._parcel import Packed, put_together
 from parallel._region import Address, map_region, open_region
 
 __all__ = ["OutOfReachError", "unpack"]
@@ -27,19 +27,10 @@ def unpack(packed: bytes | Packed, mode: str | None) -> Any:
     Exception
         Whatever the unpickling of a user's object raises.
     """
-    if not isinstance(packed, Packed):
-        try:
-            return pickle.loads(packed)  # noqa: S301 - from our own caller
-        except FileGoneError as error:
-            raise OutOfReachError(str(error)) from error
-    regions = [_map(address, mode or "r") for address in packed.regions]
-
-    def at(location: Location) -> memoryview:
-        return part(regions[location.region], location)
-
-    data = packed.data if isinstance(packed.data, bytes) else at(packed.data)
     try:
-        return loads(data, [at(location) for location in packed.buffers], [at(location) for location in packed.blobs])
+        if not isinstance(packed, Packed):
+            return pickle.loads(packed)  # noqa: S301 - from our own caller
+        return put_together(packed, [_map(address, mode or "r") for address in packed.regions])
     except FileGoneError as error:
         raise OutOfReachError(str(error)) from error
 

@@ -21,7 +21,7 @@ from parallel import _arrays
 from parallel._pickling import needs_value
 from parallel._region import Address
 
-__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part"]
+__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part", "put_together"]
 
 #: In the pickle of an array of numpy; not all of them offer their buffer.
 _HAS_ARRAYS = b"numpy"
@@ -183,6 +183,16 @@ def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes |
     if where is None and not parcel.buffers and not parcel.blobs:
         return data, by_value
     return Packed(where or data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
+
+
+def put_together(packed: Packed, regions: Sequence[memoryview]) -> Any:
+    """Unpickle what `pack` made, once its regions are mapped."""
+
+    def at(location: Location) -> memoryview:
+        return part(regions[location.region], location)
+
+    data = packed.data if isinstance(packed.data, bytes) else at(packed.data)
+    return loads(data, [at(location) for location in packed.buffers], [at(location) for location in packed.blobs])
 
 
 def loads(data: bytes | memoryview, buffers: Sequence[memoryview], blobs: Sequence[memoryview]) -> Any:

@@ -21,7 +21,17 @@ import weakref
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["Address", "Folder", "Region", "has_anonymous", "map_privately", "map_region", "open_region", "write_all"]
+__all__ = [
+    "Address",
+    "Folder",
+    "Region",
+    "aligned",
+    "has_anonymous",
+    "map_privately",
+    "map_region",
+    "open_region",
+    "write_all",
+]
 
 #: Where files go: the argument of the call, then this variable, then the system's folder for temporary files.
 FOLDER_VARIABLE = "PARALLEL_TEMP_FOLDER"
@@ -200,6 +210,11 @@ def open_region(address: Address) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def aligned(n_bytes: int) -> int:
+    """Give where the next buffer begins behind so many bytes: what processors like, and more than any type needs."""
+    return -(-n_bytes // 64) * 64
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:

@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 
-from parallel._parcel import Location, Packed, Parcel, loads, part
-from parallel._region import Address, Folder, Region, map_privately, open_region, write_all
+from parallel._parcel import Location, Packed, Parcel, put_together
+from parallel._region import Address, Folder, Region, aligned, map_privately, open_region, write_all
 
 __all__ = ["ResultParcel", "Rooms", "unpack_result"]
-
-#: As in `_exports`.
-_ALIGNMENT = 64
 
 
 class Rooms:
@@ -99,7 +96,7 @@ class ResultParcel(Parcel):
             self._room = None
             self.refusal = "there is no memory for results"
             return None
-        offset = -(-self.extent // _ALIGNMENT) * _ALIGNMENT
+        offset = aligned(self.extent)
         try:
             write_all(self._descriptor, data, offset)
         except OSError as error:
@@ -125,8 +122,7 @@ def unpack_result(packed: Packed, room: Region, extent: int) -> object:
     """
     memory = _map(room, extent)
     room.close()
-    data = packed.data if isinstance(packed.data, bytes) else part(memory, packed.data)
-    return loads(data, [part(memory, at) for at in packed.buffers], [part(memory, at) for at in packed.blobs])
+    return put_together(packed, [memory])
 
 
 def _map(room: Region, extent: int) -> memoryview:
