@@ -59,10 +59,11 @@ class Program:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, backend: str, body: str, definitions: str = "") -> subprocess.Popen[str]:
+        """Start it; `backend` is one of `BACKENDS`, or arguments of `Parallel`."""
         file = self.folder / "program.py"
         signals = pickle.dumps((self.mailbox, self.gate))
         indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
-        text = PROGRAM.format(signals=signals, backend=BACKENDS[backend], body=indented, definitions=definitions)
+        text = PROGRAM.format(signals=signals, backend=BACKENDS.get(backend, backend), body=indented, definitions=definitions)
         file.write_text(text, "utf-8")
         self._process = subprocess.Popen(
             [sys.executable, str(file)],

@@ -511,7 +511,9 @@ def shared_memory(processes: Iterable[int | str]) -> set[str]:
     return found
 
 
-@IN_PROGRAMS
+@pytest.mark.parametrize(
+    "backend", [*IN_PROGRAMS.args[1], "backend='futures', executor=concurrent.futures.ProcessPoolExecutor(2)"]
+)
 def test_nothing_is_left_of_what_a_killed_program_shared(program: Program, backend: str) -> None:
     process = program.start(
         backend,
@@ -522,7 +524,7 @@ def stuck(array):
     gate.wait()
 make()(delayed(stuck)(array) for _ in range(4))
 """,
-        "import numpy as np",
+        "import concurrent.futures, numpy as np",
     )
     program.mailbox.receive(2)
     shared = shared_memory(members_of(process.pid))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from parallel.backend import Job, ParallelBackendBase, WorkerLostError, cpu_count
+from parallel.backend import Job, ParallelBackendBase, WorkerLostError, cpu_count, end_with_process
 
 __all__ = ["FuturesBackend"]
 
@@ -24,6 +25,32 @@ def _is_process_pool(executor: Executor) -> bool:
     return False
 
 
+#: In a worker: the processes that it is going to end with.
+_watched: set[int] = set()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watched.clear)  # a fork does not copy the thread that watches
+
+
+class _Watched:
+    """A job whose worker ends when the caller is killed: the pool's own workers would wait for ever for its next task."""
+
+    __slots__ = ("_caller", "_job")
+
+    def __init__(self, job: Callable[[], Any], caller: int) -> None:
+        self._job = job
+        self._caller = caller
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watched, (self._job, self._caller)
+
+    def __call__(self) -> Any:
+        if self._caller not in _watched:
+            _watched.add(self._caller)
+            end_with_process(self._caller)
+        return self._job()
+
+
 class FuturesBackend(ParallelBackendBase):
     """Runs tasks in an executor of the user's, which is never shut down.
 
@@ -33,7 +60,8 @@ class FuturesBackend(ParallelBackendBase):
             Parallel(backend="futures", executor=executor)(delayed(f)(x) for x in data)
 
     What is submitted to executors other than `ThreadPoolExecutor` pickles as bytes made by cloudpickle's rules, so
-    lambdas and functions of ``__main__`` work there too.
+    lambdas and functions of ``__main__`` work there too. The workers of a pool of processes that have run a task end with
+    the process that sent it, also when that is killed.
 
     Parameters
     ----------
@@ -71,6 +99,7 @@ class FuturesBackend(ParallelBackendBase):
         self.uses_threads = in_threads
         # Only what is known to run on this host may look for the call's board there.
         in_processes = _is_process_pool(executor)
+        self._in_processes = in_processes
         self.wire = "bytes" if in_processes else "objects"
         self.same_host = in_threads or in_processes
         self.loses_all_workers = in_processes
@@ -102,7 +131,7 @@ class FuturesBackend(ParallelBackendBase):
     def submit(self, func: Job, callback: Callable[[Any], None]) -> Future[Any]:
         """Give a job to the executor; see `ParallelBackendBase`."""
         try:
-            future = self._executor.submit(func)
+            future = self._executor.submit(_Watched(func, os.getpid()) if self._in_processes else func)
         except BrokenExecutor as error:
             raise self._lost(error) from error
         future.add_done_callback(callback)
