@@ -63,7 +63,9 @@ class Program:
         file = self.folder / "program.py"
         signals = pickle.dumps((self.mailbox, self.gate))
         indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
-        text = PROGRAM.format(signals=signals, backend=BACKENDS.get(backend, backend), body=indented, definitions=definitions)
+        text = PROGRAM.format(
+            signals=signals, backend=BACKENDS.get(backend, backend), body=indented, definitions=definitions
+        )
         file.write_text(text, "utf-8")
         self._process = subprocess.Popen(
             [sys.executable, str(file)],

@@ -33,7 +33,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Watched:
-    """A job whose worker ends when the caller is killed: the pool's own workers would wait for ever for its next task."""
+    """A job whose worker ends when the caller is killed; else it would wait for ever for the pool's next task."""
 
     __slots__ = ("_caller", "_job")
 
@@ -60,8 +60,8 @@ class FuturesBackend(ParallelBackendBase):
             Parallel(backend="futures", executor=executor)(delayed(f)(x) for x in data)
 
     What is submitted to executors other than `ThreadPoolExecutor` pickles as bytes made by cloudpickle's rules, so
-    lambdas and functions of ``__main__`` work there too. The workers of a pool of processes that have run a task end with
-    the process that sent it, also when that is killed.
+    lambdas and functions of ``__main__`` work there too. The workers of a pool of processes that have run a task end
+    with the process that sent it, also when that is killed.
 
     Parameters
     ----------
