@@ -34,6 +34,7 @@ __all__ = [
     "DEFAULTS",
     "ChosenBackend",
     "asked_n_jobs",
+    "checked",
     "nested_settings",
     "parallel_backend",
     "parallel_config",
@@ -69,19 +70,22 @@ DEFAULTS: Final[dict[str, Any]] = {
     "inner_max_num_threads": None,
 }
 
-_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
+#: Checks the value of a setting where it is given, and gives it in the form in which it is used.
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "return_as": check_return_as,
+    "verbose": lambda value: int(value or 0),
     "timeout": check_timeout,
     "pre_dispatch": lambda value: evaluate_pre_dispatch(value, 2),
     "batch_size": check_batch_size,
     "total_timeout": lambda value: check_timeout(value, "total_timeout"),
     "retries": check_retries,
+    "return_exceptions": bool,
     "temp_folder": check_temp_folder,
     "max_nbytes": check_max_nbytes,
     "mmap_mode": check_mmap_mode,
     "serializer": check_serializer,
     "compression": check_compression,
-    "compression_threshold": lambda value: check_max_nbytes(value, "compression_threshold"),
+    "compression_threshold": lambda value: check_max_nbytes(value, "compression_threshold") or 0,
 }
 
 _PREFERENCES = ("processes", "threads", None)
@@ -94,6 +98,17 @@ def resolve(name: str, explicit: Any) -> Any:
         return explicit
     active = getattr(ACTIVE.get(), name)
     return DEFAULTS[name] if active is UNSET else active
+
+
+def checked(name: str, explicit: Any = UNSET) -> Any:
+    """Give the value of a setting that has a check, as `resolve` does, in the form in which it is used.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+    return _CHECKS[name](resolve(name, explicit))
 
 
 def coerce_n_jobs(n_jobs: Any) -> int | None:

@@ -9,18 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from parallel import _plugins
-from parallel._arguments import (
-    check_batch_size,
-    check_max_nbytes,
-    check_mmap_mode,
-    check_retries,
-    check_return_as,
-    check_temp_folder,
-    check_timeout,
-)
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
-from parallel._codec import Codec, check_compression, check_serializer
-from parallel._config import asked_n_jobs, nested_settings, resolve, resolve_backend, resolve_n_jobs
+from parallel._codec import Codec
+from parallel._config import asked_n_jobs, checked, nested_settings, resolve, resolve_backend, resolve_n_jobs
 from parallel._delayed import Task
 from parallel._explain import keep_partial
 from parallel._generator import OwnedCall
@@ -155,24 +146,24 @@ class Parallel:
         compression_threshold: int | str | Unset = UNSET,
         **backend_options: Any,
     ) -> None:
-        self.return_as = check_return_as(resolve("return_as", return_as))
-        self.verbose: int = int(resolve("verbose", verbose) or 0)
-        self.timeout = check_timeout(resolve("timeout", timeout))
-        self.total_timeout = check_timeout(resolve("total_timeout", total_timeout), "total_timeout")
-        self.retries = check_retries(resolve("retries", retries))
-        self.return_exceptions = bool(resolve("return_exceptions", return_exceptions))
+        self.return_as: str = checked("return_as", return_as)
+        self.verbose: int = checked("verbose", verbose)
+        self.timeout: float | None = checked("timeout", timeout)
+        self.total_timeout: float | None = checked("total_timeout", total_timeout)
+        self.retries: Retry = checked("retries", retries)
+        self.return_exceptions: bool = checked("return_exceptions", return_exceptions)
         self.pre_dispatch = pre_dispatch = resolve("pre_dispatch", pre_dispatch)
         self.batch_size = resolve("batch_size", batch_size)
-        self._fixed_batch_size = check_batch_size(self.batch_size)
-        self.temp_folder = check_temp_folder(resolve("temp_folder", temp_folder))
+        self._fixed_batch_size: int | None = checked("batch_size", batch_size)
+        self.temp_folder: str | None = checked("temp_folder", temp_folder)
         self.max_nbytes = resolve("max_nbytes", max_nbytes)
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
-        self._share_from = check_max_nbytes(self.max_nbytes)
-        self._share_mode = check_mmap_mode(self.mmap_mode)
+        self._share_from: int | None = checked("max_nbytes", max_nbytes)
+        self._share_mode: str | None = checked("mmap_mode", mmap_mode)
         self._codec = Codec(
-            check_serializer(resolve("serializer", serializer)),
-            check_compression(resolve("compression", compression)),
-            check_max_nbytes(resolve("compression_threshold", compression_threshold), "compression_threshold") or 0,
+            checked("serializer", serializer),
+            checked("compression", compression),
+            checked("compression_threshold", compression_threshold),
         )
         self.prefer = resolve("prefer", prefer)
         self.require = resolve("require", require)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from parallel._arguments import check_max_nbytes, check_mmap_mode, check_temp_folder
-from parallel._config import resolve
+from parallel._config import checked
 from parallel._memory import Sharing
-from parallel._settings import UNSET
 from parallel._shared import Shared
 
 __all__ = ["make_shared", "share"]
@@ -34,9 +32,9 @@ def share(value: object) -> Shared:
     """
     return make_shared(
         value,
-        check_max_nbytes(resolve("max_nbytes", UNSET)),
-        check_mmap_mode(resolve("mmap_mode", UNSET)),
-        check_temp_folder(resolve("temp_folder", UNSET)),
+        checked("max_nbytes"),
+        checked("mmap_mode"),
+        checked("temp_folder"),
     )
 
 
