@@ -21,8 +21,10 @@ CORE_LAYERS = [
     {"__main__"},
     {"__init__"},
     {"_parallel"},
+    {"_explanation"},
     {"_setup"},
-    {"_generator", "_inline", "_progress"},
+    {"_generator", "_inline"},
+    {"_progress"},
     {"_call"},
     {"_scheduler"},
     {"_dispatch"},
@@ -35,7 +37,10 @@ CORE_LAYERS = [
     {"backend"},
     {"_carrier"},
     {"_worker", "_warm", "_watch"},
-    {"_serialize", "_source"},
+    {"_running"},
+    {"_context"},
+    {"_outcomes"},
+    {"_emissions", "_serialize", "_source"},
     {"_shared"},
     {"_imports", "_memory"},
     {"_exports", "_rooms"},
@@ -44,14 +49,14 @@ CORE_LAYERS = [
     {"_codec"},
     {"_failures"},
     {"_sight"},
-    {"_board"},
+    {"_board", "_cpu"},
     {
         "_arithmetic",
         "_arrays",
-        "_cpu",
         "_culprit",
+        "_current",
         "_delayed",
-        "_interpreter",
+        "_inner_threads",
         "_late",
         "_pickling",
         "_region",
@@ -60,6 +65,7 @@ CORE_LAYERS = [
         "_task",
         "_tree",
     },
+    {"_interpreter"},
     {"errors"},
 ]
 
@@ -75,6 +81,7 @@ KNOWS_NAMES = "_plugins"
 #: Strings in the core that are spelled like a backend's name and mean something else: module, string.
 MEANS_SOMETHING_ELSE = {
     ("_config", "threads"),  # the hint prefer="threads", and the need that _plugins has preferences for
+    ("_explanation", "threads"),  # where tasks run
     ("_config", "multiprocessing"),  # the module of the standard library, for multiprocessing contexts
 }
 

@@ -5,8 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from parallel._worker import run_payload
+from parallel._carrier import CallCarrier
+from parallel._context import Captured
+from parallel._inner_threads import CallThreads
+from parallel._running import LocalCall
+from parallel._serialize import Encoder
+from parallel._settings import Settings
+from parallel._worker import CallHeader, run_payload
 from parallel.backend import ParallelBackendBase, resolve_n_jobs
+
+
+def carrier_of(settings: Settings | None = None, *, stop_on_failure: bool = True) -> CallCarrier:
+    """Give what the jobs of a call share, without anything that a real call would put there."""
+    nested = settings or Settings()
+    local = LocalCall.of(
+        Captured(None, None, None, []),
+        nested,
+        frozenset(),
+        stop_on_failure=stop_on_failure,
+        threads=CallThreads(None),
+        backend="fake",
+        seed=None,
+    )
+    return CallCarrier(local, Encoder(CallHeader(nested, stop_on_failure)))
 
 
 class Future:

@@ -13,17 +13,13 @@ from parallel import _call as module
 from parallel import delayed
 from parallel._batching import FixedBatching
 from parallel._call import Call
-from parallel._carrier import CallCarrier
 from parallel._limits import Limits
 from parallel._results import OrderedResults
 from parallel._retry import ONCE, Retry
 from parallel._scheduler import Faults, Scheduler, Window
-from parallel._serialize import Encoder
-from parallel._settings import Settings
 from parallel._sight import Sight
 from parallel._source import Source
 from parallel._task import Batch, Failure, Outcome
-from parallel._worker import CallHeader
 from parallel.backend import ParallelBackendBase, WorkerLostError
 from parallel.errors import (
     BackendContractError,
@@ -33,7 +29,7 @@ from parallel.errors import (
     TaskExit,
     TaskPicklingError,
 )
-from tests.core.fakes import Future, HereBackend
+from tests.core.fakes import Future, HereBackend, carrier_of
 
 
 class ManualBackend(HereBackend):
@@ -93,7 +89,6 @@ class World:
         self.delivered: list[Any] = []
         self.aborts = 0
         self.is_shared = False
-        header = CallHeader(nested=Settings(), stop_on_failure=not return_exceptions)
         source = Source.of_calls(tasks)
         self.call = Call(
             backend=self.backend,
@@ -110,7 +105,7 @@ class World:
                 faults=faults,
             ),
             source=source,
-            carrier=CallCarrier(header, Encoder(header)),
+            carrier=carrier_of(stop_on_failure=not return_exceptions),
             sight=Sight(None, None, lambda: self.now),
             sink=self,
             listener=listener,

@@ -355,12 +355,12 @@ def test_settings_travel_with_a_copied_context() -> None:
 
 def test_the_first_level_inside_gets_threads_and_deeper_ones_run_sequentially() -> None:
     outer = choose("loky").backend
-    first = nested_settings(outer)
+    first = nested_settings(outer, 2)
     assert (first.backend, first.n_jobs, first.nesting_level) == ("threads", UNSET, 1) or first.n_jobs is None
     token = ACTIVE.set(first)
     try:
         assert Parallel().n_jobs == 1
-        second = nested_settings(choose().backend)
+        second = nested_settings(choose().backend, 2)
     finally:
         ACTIVE.reset(token)
     assert (second.backend, second.nesting_level) == ("sequential", 2)
@@ -371,7 +371,7 @@ def test_a_backend_may_say_what_is_inside_it() -> None:
         def get_nested_backend(self) -> Any:
             return "here", 5
 
-    inner = nested_settings(choose(Outer()).backend)
+    inner = nested_settings(choose(Outer()).backend, 2)
     assert (inner.backend, inner.n_jobs) == ("here", 5)
 
 
@@ -460,7 +460,7 @@ def test_a_wrong_setting_is_refused_where_it_is_set(wrong: dict[str, Any]) -> No
 
 def test_settings_of_a_call_do_not_hold_for_calls_inside_its_tasks() -> None:
     with parallel_config("here", n_jobs=2, timeout=3.0, retries=2, return_as="list"):
-        nested = nested_settings(HereBackend())
+        nested = nested_settings(HereBackend(), 2)
     assert (nested.timeout, nested.retries, nested.return_as) == (UNSET, UNSET, UNSET)
 
 
@@ -490,7 +490,7 @@ def test_the_environment_does_not_hold_inside_tasks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PARALLEL_BACKEND", "no-such-backend")
     monkeypatch.setenv("PARALLEL_N_JOBS", "3")
     with parallel_config("here"):
-        token = ACTIVE.set(nested_settings(HereBackend()))
+        token = ACTIVE.set(nested_settings(HereBackend(), 2))
         try:
             assert Parallel().n_jobs == 1
         finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from parallel import _cpu, cpu_count
 from parallel._cpu import _cgroup_quota
 
-NO_LIMIT = 1 << 30
+NO_LIMIT = math.inf
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +46,9 @@ def test_where_there_is_no_affinity_the_host_counts(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_quota_of_the_cgroup_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cpu, "_cgroup_quota", lambda: 5)
+    monkeypatch.setattr(_cpu, "_cgroup_quota", lambda: 4.5)
     assert cpu_count() == 5
+    assert _cpu.cpu_limit() == (5, "limited by the cgroup's quota of 4.5 CPUs")
 
 
 @pytest.mark.parametrize("name", ["PARALLEL_MAX_CPUS", "LOKY_MAX_CPU_COUNT"])
@@ -102,7 +104,7 @@ class Cgroups:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def quota(self, own: str) -> int:
+    def quota(self, own: str) -> float:
         self.own.write_text(own)
         return _cgroup_quota(self.root, self.own)
 
@@ -113,19 +115,19 @@ def cgroups(tmp_path: Path) -> Cgroups:
 
 
 @pytest.mark.parametrize(
-    ("text", "cpus"),
+    ("text", "quota"),
     [
         ("200000 100000\n", 2),
-        ("150000 100000\n", 2),
-        ("50000 100000\n", 1),
+        ("150000 100000\n", 1.5),
+        ("50000 100000\n", 0.5),
         ("max 100000\n", NO_LIMIT),
         ("nonsense", NO_LIMIT),
         ("100000 0", NO_LIMIT),
     ],
 )
-def test_version_2_quotas_are_rounded_up(cgroups: Cgroups, text: str, cpus: int) -> None:
+def test_version_2_quotas_count(cgroups: Cgroups, text: str, quota: float) -> None:
     cgroups.write("app/cpu.max", text)
-    assert cgroups.quota("0::/app\n") == cpus
+    assert cgroups.quota("0::/app\n") == quota
 
 
 def test_version_2_quotas_are_looked_for_on_the_way_up(cgroups: Cgroups) -> None:
@@ -140,8 +142,8 @@ def test_in_a_container_the_quota_is_at_the_root(cgroups: Cgroups) -> None:
     assert cgroups.quota("0::/docker/of/the/host\n") == 4
 
 
-@pytest.mark.parametrize(("quota", "cpus"), [("250000", 3), ("-1", NO_LIMIT), ("", NO_LIMIT)])
-def test_version_1_quotas_count(cgroups: Cgroups, quota: str, cpus: int) -> None:
+@pytest.mark.parametrize(("quota", "cpus"), [("250000", 2.5), ("-1", NO_LIMIT), ("", NO_LIMIT)])
+def test_version_1_quotas_count(cgroups: Cgroups, quota: str, cpus: float) -> None:
     cgroups.write("cpu/app/cpu.cfs_quota_us", quota + "\n")
     cgroups.write("cpu/app/cpu.cfs_period_us", "100000\n")
     assert cgroups.quota("12:memory:/other\n4:cpu,cpuacct:/app\n") == cpus

@@ -429,13 +429,20 @@ def test_a_task_that_calls_the_same_object_again_does_not_wait_for_itself() -> N
         return parallel.map(square, [i])  # type: ignore[no-any-return]
 
     parallel = Parallel(n_jobs=2, backend=HereBackend())
-    assert parallel.map(outer, range(3)) == [[0], [1], [4]]
+    with pytest.warns(RuntimeWarning, match="instead of on 2 workers: its workers are those that this task runs on"):
+        assert parallel.map(outer, range(3)) == [[0], [1], [4]]
 
 
 def test_without_any_backend_installed_calls_are_sequential() -> None:
     parallel = Parallel(n_jobs=4)
     assert type(parallel._backend) is SequentialBackend
-    assert parallel.map(square, range(3)) == [0, 1, 4]
+    with pytest.warns(RuntimeWarning, match="instead of on 4 workers: no other backend is installed"):
+        assert parallel.map(square, range(3)) == [0, 1, 4]
+
+
+def test_one_worker_that_was_asked_for_is_no_reason_to_warn() -> None:
+    assert Parallel(n_jobs=1).map(square, range(3)) == [0, 1, 4]
+    assert Parallel(n_jobs=4, backend="sequential").map(square, range(3)) == [0, 1, 4]
 
 
 # -- delayed -----------------------------------------------------------------------------------------------------------

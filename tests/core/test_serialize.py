@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel import delayed
-from parallel._serialize import MAX_FUNCTIONS, Encoder, decode_outcome
+from parallel._outcomes import decode_outcome
+from parallel._serialize import MAX_FUNCTIONS, Encoder
 from parallel._settings import ACTIVE, Settings
 from parallel._task import Batch, Kind, Outcome
 from parallel._worker import CallHeader

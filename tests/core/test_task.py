@@ -9,17 +9,16 @@ import pytest
 
 from parallel import delayed
 from parallel._carrier import CallCarrier
-from parallel._serialize import Encoder, decode_outcome
+from parallel._outcomes import decode_outcome
 from parallel._settings import ACTIVE, Settings
 from parallel._task import Batch, Failure, Job, Kind, Outcome, describe_function
-from parallel._worker import CallHeader
 from parallel.backend import run_payload
 from parallel.errors import TaskPicklingError
+from tests.core.fakes import carrier_of
 
 
 def carrier(stop_on_failure: bool = True, settings: Settings | None = None) -> CallCarrier:
-    header = CallHeader(nested=settings or Settings(), stop_on_failure=stop_on_failure)
-    return CallCarrier(header, Encoder(header))
+    return carrier_of(settings, stop_on_failure=stop_on_failure)
 
 
 def batch_of(*tasks: Any, start: int = 0, budget_seconds: float | None = None) -> Batch:

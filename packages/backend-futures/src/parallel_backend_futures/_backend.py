@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from parallel.backend import Job, ParallelBackendBase, WorkerLostError, cpu_count, end_with_process
+from parallel.backend import Job, ParallelBackendBase, WorkerLostError, end_with_process, resolve_n_jobs
 
 __all__ = ["FuturesBackend"]
 
@@ -77,6 +77,7 @@ class FuturesBackend(ParallelBackendBase):
     """
 
     supports_retrieve_callback = True
+    owns_workers = False
     #: An executor of one worker may be anywhere; whoever brings one wants tasks to run there.
     runs_in_caller_when_single = False
 
@@ -101,9 +102,9 @@ class FuturesBackend(ParallelBackendBase):
         in_processes = _is_process_pool(executor)
         self._in_processes = in_processes
         self.wire = "bytes" if in_processes else "objects"
-        self.same_host = in_threads or in_processes
+        self.same_host = self.supports_inner_max_num_threads = in_threads or in_processes
         self.loses_all_workers = in_processes
-        self.default_n_jobs = self._n_workers() or cpu_count()
+        self.default_n_jobs = resolve_n_jobs(-1, workers=self._n_workers())
 
     def _n_workers(self) -> int | None:
         for name in _WORKER_ATTRIBUTES:
@@ -118,15 +119,21 @@ class FuturesBackend(ParallelBackendBase):
         return self._executor
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """As many as the executor has; fewer if `n_jobs` says so; what `n_jobs` says where the executor does not."""
+        """As many as the executor has; fewer if `n_jobs` says so; what `n_jobs` says where the executor does not.
+
+        Inside a task no more than the task's share of the CPUs, unless a positive `n_jobs` says so.
+        """
         known = self._n_workers()
-        if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        if n_jobs is None:
-            return known or cpu_count()
-        if n_jobs < 0:
-            return max((known or cpu_count()) + 1 + n_jobs, 1)
-        return min(n_jobs, known or n_jobs)
+        resolved = resolve_n_jobs(-1 if n_jobs is None else n_jobs, workers=known)
+        return min(resolved, known or resolved)
+
+    def explain(self, n_jobs: int) -> dict[str, tuple[Any, str]]:
+        """See `ParallelBackendBase`."""
+        facts: dict[str, tuple[Any, str]] = {"executor": (type(self._executor).__name__, "argument executor")}
+        known = self._n_workers()
+        if known is not None and self.effective_n_jobs(n_jobs) == known:
+            facts["n_jobs"] = known, f"the executor has {known} workers"
+        return facts
 
     def submit(self, func: Job, callback: Callable[[Any], None]) -> Future[Any]:
         """Give a job to the executor; see `ParallelBackendBase`."""

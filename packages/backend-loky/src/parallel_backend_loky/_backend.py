@@ -26,6 +26,7 @@ from parallel.backend import (
     WorkerLostError,
     dumps,
     end_with_process,
+    explain_processes,
     process_n_jobs,
 )
 from parallel_backend_loky._exit import ExitHook
@@ -148,6 +149,10 @@ class LokyBackend(ParallelBackendBase):
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """As joblib counts, 1 in a daemonic process; see `parallel.backend.process_n_jobs`."""
         return process_n_jobs(n_jobs, self.default_n_jobs)
+
+    def explain(self, n_jobs: int) -> dict[str, tuple[Any, str]]:
+        """See `ParallelBackendBase`."""
+        return explain_processes("loky", "fork and exec, without a copy of the caller's state")
 
     def configure(
         self, n_jobs: int = 1, parallel: Any = None, idle_worker_timeout: float | None = None, **options: Any

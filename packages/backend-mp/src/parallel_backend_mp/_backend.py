@@ -7,10 +7,10 @@ from collections.abc import Callable
 from multiprocessing.context import BaseContext, DefaultContext
 from typing import Any
 
-from parallel.backend import Job, ParallelBackendBase, WarmPools, dumps, process_n_jobs
+from parallel.backend import Job, ParallelBackendBase, WarmPools, dumps, explain_processes, process_n_jobs
 from parallel_backend_mp._pool import WorkerPool
 from parallel_backend_mp._process import Future
-from parallel_backend_mp._start import default_context
+from parallel_backend_mp._start import default_context, why_default
 from parallel_backend_mp._worker import WorkerSetup
 
 __all__ = ["MpBackend"]
@@ -66,8 +66,12 @@ class MpBackend(ParallelBackendBase):
             raise ValueError("give either context or start_method, not both")
         # joblib's users also pass the module itself, which has the methods of its default context.
         if not isinstance(context, BaseContext) or isinstance(context, DefaultContext):
+            why = "argument" if start_method is not None else why_default()
             context = default_context(start_method)
+        else:
+            why = "argument context"
         self._context = context
+        self._why_method = why
         self._method = context.get_start_method()
         self._initializer = initializer
         self._initargs = initargs
@@ -78,6 +82,10 @@ class MpBackend(ParallelBackendBase):
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """As joblib counts, 1 in a daemonic process; see `parallel.backend.process_n_jobs`."""
         return process_n_jobs(n_jobs, self.default_n_jobs)
+
+    def explain(self, n_jobs: int) -> dict[str, tuple[Any, str]]:
+        """See `ParallelBackendBase`."""
+        return explain_processes(self._method, self._why_method)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Start the workers, or borrow warm ones. Blocks while processes are started."""

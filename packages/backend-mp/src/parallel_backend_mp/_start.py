@@ -19,7 +19,7 @@ from multiprocessing.context import BaseContext
 from types import FunctionType
 from typing import Any
 
-__all__ = ["default_context", "process_class"]
+__all__ = ["default_context", "process_class", "why_default"]
 
 _METHODS = ("fork", "spawn", "forkserver")
 
@@ -47,6 +47,12 @@ def default_context(start_method: str | None) -> BaseContext:
         chosen: str | None = multiprocessing.get_start_method(allow_none=True)
         start_method = chosen if chosen in _METHODS else multiprocessing.get_all_start_methods()[0]
     return multiprocessing.get_context(start_method)
+
+
+def why_default() -> str:
+    """Tell where `default_context` gets the start method from, if none is given."""
+    is_set = os.environ.get(METHOD_VARIABLE)
+    return f"environment variable {METHOD_VARIABLE}" if is_set else "default of multiprocessing"
 
 
 def process_class(context: BaseContext) -> Any:

@@ -25,6 +25,7 @@ class ThreadsBackend(ParallelBackendBase):
     """
 
     supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
     supports_sharedmem = True
     uses_threads = True
     same_host = True

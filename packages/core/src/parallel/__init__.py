@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from parallel import errors as errors
     from parallel._config import parallel_backend, parallel_config
     from parallel._cpu import cpu_count
+    from parallel._current import CurrentTask, current_task
     from parallel._delayed import delayed
-    from parallel._parallel import Parallel, effective_n_jobs
+    from parallel._explanation import Explanation
+    from parallel._parallel import Parallel, effective_n_jobs, explain
     from parallel._plugins import register_parallel_backend, register_plugin, unregister_plugin
     from parallel._retry import Retry
     from parallel._share import share
@@ -31,13 +33,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CurrentTask",
+    "Explanation",
     "Parallel",
     "ParallelBackendBase",
     "Retry",
     "Shared",
     "cpu_count",
+    "current_task",
     "delayed",
     "effective_n_jobs",
+    "explain",
     "parallel_backend",
     "parallel_config",
     "register_parallel_backend",
@@ -48,13 +54,17 @@ __all__ = [
 
 #: Public name to the module that has it.
 _HOMES = {
+    "CurrentTask": "_current",
+    "Explanation": "_explanation",
     "Parallel": "_parallel",
     "ParallelBackendBase": "backend",
     "Retry": "_retry",
     "Shared": "_shared",
     "cpu_count": "_cpu",
+    "current_task": "_current",
     "delayed": "_delayed",
     "effective_n_jobs": "_parallel",
+    "explain": "_parallel",
     "parallel_backend": "_config",
     "parallel_config": "_config",
     "register_parallel_backend": "_plugins",

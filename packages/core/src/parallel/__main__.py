@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from parallel import __version__, _plugins, cpu_count
+from parallel import __version__, _plugins, cpu_count, explain
 
 
 def main() -> int:
@@ -22,7 +22,9 @@ def main() -> int:
             health = f"cannot be loaded: {type(error).__name__}: {error}"
             status = 1
         print(f"  {name:16} {origin:28} {health}")
-    print(f"a call that names no backend uses: {_plugins.default_backend_name()}")
+    print("a call that says nothing else than n_jobs=-1:")
+    for line in str(explain(n_jobs=-1)).splitlines():
+        print(f"  {line}")
     return status
 
 

@@ -6,6 +6,7 @@ import functools
 import operator
 from typing import Any, Literal
 
+from parallel._context import ALL_KINDS
 from parallel._retry import ONCE, Retry
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "check_batch_size",
     "check_max_nbytes",
     "check_mmap_mode",
+    "check_propagate",
     "check_retries",
     "check_return_as",
+    "check_seed",
     "check_temp_folder",
     "check_timeout",
     "evaluate_pre_dispatch",
@@ -159,6 +162,45 @@ def check_retries(retries: Any) -> Retry:
     if count < 0:
         raise ValueError(f"retries must be an integer of at least 0 or a Retry, not {retries!r}")
     return Retry(attempts=count + 1)
+
+
+def check_propagate(propagate: Any) -> frozenset[str]:
+    """Check `propagate`, and give it as a set.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a bool, nor a collection of what can be propagated.
+    """
+    if propagate is None or isinstance(propagate, bool):
+        return ALL_KINDS if propagate else frozenset()
+    try:
+        kinds = frozenset((propagate,) if isinstance(propagate, str) else propagate)
+    except TypeError:
+        kinds = frozenset((repr(propagate),))
+    if not kinds <= ALL_KINDS:
+        known = ", ".join(sorted(ALL_KINDS))
+        raise ValueError(f"propagate must be True, False or a collection of {known}, not {propagate!r}")
+    return kinds
+
+
+def check_seed(seed: Any) -> Any:
+    """Check `seed`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None, nor an integer of at least 0 or some of them, nor a SeedSequence.
+    """
+    if seed is None or hasattr(seed, "spawn_key"):
+        return seed
+    try:
+        numbers = [operator.index(seed)] if hasattr(seed, "__index__") else [operator.index(part) for part in seed]
+    except TypeError:
+        numbers = [-1]
+    if isinstance(seed, bool) or any(number < 0 for number in numbers):
+        raise ValueError(f"seed must be an integer of at least 0, a sequence of them or a SeedSequence, not {seed!r}")
+    return seed
 
 
 def evaluate_pre_dispatch(pre_dispatch: Any, n_jobs: int) -> int | None:

@@ -8,16 +8,15 @@ inbox.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol
 
+from parallel import _explain
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
-from parallel._explain import backend_error, lost_error, out_of_reach, raisable, task_error, unclear_error
 from parallel._late import LateWatch
 from parallel._scheduler import Scheduler
 from parallel._sight import Sight
@@ -169,9 +168,15 @@ class Call:
             self._sight.close()
             self._carrier.close()
         if scheduler.n_given_up:
-            self._warn_given_up()
+            _explain.warn_given_up(self._backend_name, scheduler.n_given_up, len(self._stuck))
         if self._error is not None:
-            raise self._error
+            # Not to be had by way of this frame, which it has: nobody would free all that before garbage is collected.
+            raise self._error_taken()
+
+    def _error_taken(self) -> BaseException:
+        error, self._error = self._error, None
+        assert error is not None
+        return error
 
     def _see_to_deadlines(self) -> None:
         """Act on deadlines that have passed, once the events that came before are through."""
@@ -263,18 +268,18 @@ class Call:
             raise
         except BaseException as error:
             self._forget(job)
-            failed = backend_error(self._backend_name, "lost", _indices(batch), error)
+            failed = _explain.backend_error(self._backend_name, "lost", _indices(batch), error)
             self._perform(self.scheduler.on_broken(batch_id, failed, now))
         else:
-            if outcome.is_out_of_reach and not self._carrier.refuse(batch_id):
-                outcome = out_of_reach(batch)
+            if outcome.is_out_of_reach and not self._carrier.refuse(job):
+                outcome = _explain.out_of_reach(batch)
             self._forget(job, is_done=True)
             if outcome.is_blind:
                 if not outcome.is_out_of_reach:
                     self._sight.go_blind()
                 self._perform(self.scheduler.on_refused(batch_id, now, is_blind=not outcome.is_out_of_reach))
             elif outcome.unclear is not None:
-                blamed = unclear_error(batch, outcome.unclear, self._backend_name)
+                blamed = _explain.unclear_error(batch, outcome.unclear, self._backend_name)
                 self._perform(self.scheduler.on_unclear(batch_id, blamed, now))
             else:
                 self._took(batch, outcome, now)
@@ -284,7 +289,7 @@ class Call:
 
     def _took(self, batch: Batch, outcome: Outcome, now: float) -> None:
         failures = {
-            position: task_error(batch, position, failure, self._backend_name)
+            position: _explain.task_error(batch, position, failure, self._backend_name)
             for position, failure in outcome.failures.items()
         }
         self._backend.batch_completed(len(outcome.values), outcome.seconds)
@@ -303,7 +308,7 @@ class Call:
         is_running = note is not None and note.is_running and not error.is_culprit_unclear
         if is_running and position is not None:
             indices = indices[position : position + 1]
-        lost = lost_error(self._backend_name, indices, error)
+        lost = _explain.lost_error(self._backend_name, indices, error)
         deliberate = error.is_deliberate
         self._perform(self.scheduler.on_lost(batch_id, position, is_running, lost, now, is_deliberate=deliberate))
 
@@ -336,7 +341,7 @@ class Call:
                 case GiveUp(batch_id):
                     self._give_up(batch_id)
                 case Fail(error):
-                    self._error = raisable(error)
+                    self._error = _explain.raisable(error)
                     self._abort()
                 case Finish(abort):
                     if abort or self._stuck:
@@ -360,7 +365,7 @@ class Call:
             self._jobs.pop(batch.batch_id, None)
             self._forget(job)
             failed = error if isinstance(error, BackendError) else None
-            failed = failed or backend_error(self._backend_name, "did not take", _indices(batch), error)
+            failed = failed or _explain.backend_error(self._backend_name, "did not take", _indices(batch), error)
             self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
             return
         if batch.batch_id in self._jobs:
@@ -435,15 +440,6 @@ class Call:
         # It may be the limit of the call that has passed: say so before the news of the killed worker come.
         self._perform(self.scheduler.on_time(now))
         self._as_of = None
-
-    def _warn_given_up(self) -> None:
-        count = self.scheduler.n_given_up
-        warnings.warn(
-            f"tasks that passed the time limit on the backend {self._backend_name!r}, which cannot end a task that "
-            f"runs: {count}, of which {len(self._stuck)} still hold their thread or worker",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def _indices(batch: Batch) -> range:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parallel import _serialize
+from parallel import _outcomes, _serialize
+from parallel._codec import Codec
 from parallel._explain import tasks_text
 from parallel._memory import CallMemory
+from parallel._running import LocalCall, run_job
 from parallel._task import Batch, Job, Outcome
-from parallel._worker import CallHeader, RemoteJob, run_job
+from parallel._worker import RemoteJob
 from parallel.errors import BackendContractError, TaskPicklingError
 
 __all__ = ["CallCarrier"]
@@ -19,22 +21,25 @@ __all__ = ["CallCarrier"]
 class CallCarrier:
     """What the jobs of one call share; see `parallel._task.Carrier`."""
 
-    header: CallHeader
+    #: For jobs that run in this process.
+    local: LocalCall
     encoder: _serialize.Encoder
+    #: What outcomes have gone through on other hosts.
+    codec: Codec | None = None
     #: For large data; None where all of it goes through the pipe.
     memory: CallMemory | None = None
     remote: Callable[[bytes], Callable[[], bytes]] = RemoteJob
 
     def run(self, job: Job) -> Outcome:
         """Run the job in this process."""
-        return run_job(job, self.header)
+        return run_job(job, self.local)
 
     def encode(self, batch: Batch, slot: int | None) -> bytes:
         """Turn the batch into bytes."""
         return self.encoder.encode(batch, slot)
 
     def decode(self, brought: object, batch: Batch, backend_name: str) -> Outcome:
-        """Read the outcome of a batch; see `parallel._serialize.decode_outcome`.
+        """Read the outcome of a batch; see `parallel._outcomes.decode_outcome`.
 
         Raises
         ------
@@ -44,7 +49,7 @@ class CallCarrier:
         memory = self.memory
         room = memory.room_of(batch.batch_id) if memory is not None else None
         warn = memory.warn if memory is not None else None
-        outcome = _serialize.decode_outcome(brought, batch, backend_name, room, self.header.codec, warn)
+        outcome = _outcomes.decode_outcome(brought, batch, backend_name, room, self.codec, warn)
         return _checked(outcome, batch, backend_name)
 
     def release(self, batch_id: int, *, is_clean: bool = False) -> None:
@@ -52,12 +57,20 @@ class CallCarrier:
         if self.memory is not None:
             self.memory.end(batch_id, is_clean=is_clean)
 
-    def refuse(self, batch_id: int) -> bool:
+    def refuse(self, job: Job) -> bool:
         """A worker cannot reach the memory: use the pipe from now on. Tell whether that is any help to the batch."""
-        return self.memory is not None and self.memory.refuse(batch_id)
+        batch = job.batch
+        if self.memory is None or not self.memory.refuse(batch.batch_id):
+            return False
+        # The input may have changed since what the tasks hold: what was written has not.
+        sent = _serialize.tasks_of(job.payload, batch)
+        if sent is not None:
+            batch.tasks = sent
+        return True
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory back; the limits of threads end."""
+        self.local.threads.close()
         if self.memory is not None:
             self.memory.close()
 

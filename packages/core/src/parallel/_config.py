@@ -19,19 +19,23 @@ from parallel._arguments import (
     check_batch_size,
     check_max_nbytes,
     check_mmap_mode,
+    check_propagate,
     check_retries,
     check_return_as,
+    check_seed,
     check_temp_folder,
     check_timeout,
     evaluate_pre_dispatch,
 )
 from parallel._codec import check_compression, check_serializer
+from parallel._cpu import cpu_budget
 from parallel._interpreter import is_exiting, warn_of_exit
 from parallel._settings import ACTIVE, UNSET, Settings, Unset
 from parallel.backend import ParallelBackendBase
 
 __all__ = [
     "DEFAULTS",
+    "N_JOBS_VARIABLE",
     "ChosenBackend",
     "asked_n_jobs",
     "checked",
@@ -65,6 +69,8 @@ DEFAULTS: Final[dict[str, Any]] = {
     "serializer": "cloudpickle",
     "compression": None,
     "compression_threshold": "64K",
+    "propagate": True,
+    "seed": None,
     "prefer": None,
     "require": None,
     "inner_max_num_threads": None,
@@ -86,6 +92,8 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "serializer": check_serializer,
     "compression": check_compression,
     "compression_threshold": lambda value: check_max_nbytes(value, "compression_threshold") or 0,
+    "propagate": check_propagate,
+    "seed": check_seed,
 }
 
 _PREFERENCES = ("processes", "threads", None)
@@ -291,13 +299,14 @@ def is_multiprocessing_context(spec: object) -> bool:
     return isinstance(spec, module.BaseContext) or spec is sys.modules.get("multiprocessing")
 
 
-def nested_settings(backend: ParallelBackendBase) -> Settings:
-    """Give the settings in force inside the tasks of a backend."""
+def nested_settings(backend: ParallelBackendBase, n_jobs: int) -> Settings:
+    """Give the settings in force inside the tasks of a backend that has `n_jobs` workers."""
     level = (backend.nesting_level or 0) + 1
-    nested, n_jobs = backend.get_nested_backend()
+    nested, nested_n_jobs = backend.get_nested_backend()
     if nested is None:
         nested = _plugins.names_for("threads")[0] if level == 1 else _plugins.BUILT_IN
-    return Settings(backend=nested, n_jobs=n_jobs, nesting_level=level)
+    cpus = backend.inner_max_num_threads or max(cpu_budget() // max(n_jobs, 1), 1)
+    return Settings(backend=nested, n_jobs=nested_n_jobs, nesting_level=level, cpus=cpus)
 
 
 class parallel_config:  # noqa: N801 - joblib's name, used like a function
@@ -315,7 +324,7 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         Number of workers; None leaves it to the backend's default.
     return_as, verbose, timeout, pre_dispatch, batch_size, temp_folder, max_nbytes, mmap_mode, prefer, require
         Defaults for the arguments of `Parallel` of these names. They do not hold for calls made inside tasks.
-    total_timeout, retries, return_exceptions, serializer, compression, compression_threshold
+    total_timeout, retries, return_exceptions, serializer, compression, compression_threshold, propagate, seed
         The same.
     inner_max_num_threads : int, optional
         Most threads of BLAS and OpenMP in each worker.
@@ -349,6 +358,8 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         serializer: Any = UNSET,
         compression: str | None | Unset = UNSET,
         compression_threshold: int | str | Unset = UNSET,
+        propagate: Any = UNSET,
+        seed: Any = UNSET,
         inner_max_num_threads: int | None | Unset = UNSET,
         **backend_params: Any,
     ) -> None:
@@ -370,6 +381,8 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
             "serializer": serializer,
             "compression": compression,
             "compression_threshold": compression_threshold,
+            "propagate": propagate,
+            "seed": seed,
             "inner_max_num_threads": inner_max_num_threads,
         }
         given = {name: value for name, value in given.items() if value is not UNSET}

@@ -7,7 +7,9 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["cpu_count"]
+from parallel._settings import ACTIVE
+
+__all__ = ["cpu_budget", "cpu_count", "cpu_limit"]
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -26,13 +28,40 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         If one of the environment variables is not a positive integer.
     """
-    limits = [os.cpu_count() or 1, _affinity(), _cgroup_quota(), *_environment_limits()]
-    count = max(min(limits), 1)
+    count, _ = cpu_limit()
     if only_physical_cores:
         physical = _physical_cores()
         if physical is not None:
             count = max(min(count, physical), 1)
     return count
+
+
+def cpu_limit() -> tuple[int, str]:
+    """Give what `cpu_count` gives, and in a few words what limits it.
+
+    Raises
+    ------
+    ValueError
+        If one of the environment variables is not a positive integer.
+    """
+    limits = [(os.cpu_count() or 1, "as many as the host has"), (_affinity(), "limited by the affinity of the process")]
+    quota = _cgroup_quota()
+    if quota < math.inf:
+        limits.append((math.ceil(quota), f"limited by the cgroup's quota of {quota:g} CPUs"))
+    limits += [(count, f"limited by {name}") for name, count in _environment_limits()]
+    count, reason = min(limits, key=lambda limit: limit[0])
+    return max(count, 1), reason
+
+
+def cpu_budget() -> int:
+    """Tell how many CPUs are for calls made here: inside a task its share of them, else `cpu_count`.
+
+    Raises
+    ------
+    ValueError
+        As for `cpu_count`.
+    """
+    return ACTIVE.get().cpus or cpu_count()
 
 
 def _affinity() -> int:
@@ -42,7 +71,7 @@ def _affinity() -> int:
         return os.cpu_count() or 1
 
 
-def _environment_limits() -> list[int]:
+def _environment_limits() -> list[tuple[str, int]]:
     limits = []
     for name in ("PARALLEL_MAX_CPUS", "LOKY_MAX_CPU_COUNT"):
         text = os.environ.get(name)
@@ -53,12 +82,12 @@ def _environment_limits() -> list[int]:
                 value = 0
             if value < 1:
                 raise ValueError(f"the environment variable {name} must be a positive integer, not {text!r}")
-            limits.append(value)
+            limits.append((name, value))
     return limits
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Give the CPUs that the cgroup's quota amounts to, rounded up; a very large number without one.
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Give the CPUs that the cgroup's quota amounts to, 1.5 say; infinity without one.
 
     A quota may be set on any group on the way up, so all of them are read.
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
@@ -75,7 +104,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
                 smallest = min(smallest, int(quota_text) / int(period_text))
         except (OSError, ValueError, ZeroDivisionError):
             continue
-    return math.ceil(smallest) if smallest < math.inf else 1 << 30
+    return smallest
 
 
 def _cgroup_folders(root: Path, own: Path) -> list[tuple[Path, int]]:

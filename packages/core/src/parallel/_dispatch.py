@@ -13,6 +13,7 @@ from typing import Any
 from parallel._batching import Batching, FixedBatching, SingleBatching
 from parallel._lanes import Lanes
 from parallel._pending import Pending
+from parallel._retry import Attempts
 from parallel._task import Batch, Kind
 
 __all__ = ["Dispatch", "Flight", "Window"]
@@ -63,6 +64,7 @@ class Dispatch:
         kind: Kind,
         function: Callable[..., Any] | None,
         loses_all: bool,
+        attempts: Attempts,
     ) -> None:
         self.batching = batching
         self.pending = Pending()
@@ -79,6 +81,7 @@ class Dispatch:
         self._kind = kind
         self._function = function
         self._loses_all = loses_all
+        self._attempts = attempts
         self._tasks_in_flight = 0
         self._n_alone = 0
         self._next_id = 0
@@ -222,7 +225,9 @@ class Dispatch:
 
     def _launch(self, start: int, tasks: Any, alone: bool, queued: bool, now: float) -> Batch:
         lane = self.lanes.take()
-        batch = Batch(self._next_id, start, tasks, self._kind, self._function, lane, self.batching.budget_seconds)
+        attempts = self._attempts.among(start, start + len(tasks))
+        budget = self.batching.budget_seconds
+        batch = Batch(self._next_id, start, tasks, self._kind, self._function, lane, budget, attempts)
         self._next_id += 1
         self.flights[batch.batch_id] = Flight(batch, now, queued, alone)
         if alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 from parallel._failures import safe_text
 from parallel._task import Batch, Failure, Outcome, describe_function
@@ -26,6 +27,7 @@ __all__ = [
     "task_error",
     "tasks_text",
     "unclear_error",
+    "warn_given_up",
 ]
 
 
@@ -110,3 +112,13 @@ def keep_partial(error: BaseException, results: dict[int, object]) -> None:
     """Let the exception of a list call carry the results that had arrived, by index, as `partial_results`."""
     with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
         error.partial_results = results  # type: ignore[attr-defined]
+
+
+def warn_given_up(backend_name: str, count: int, n_stuck: int) -> None:
+    """Warn of tasks that nobody could end, at the call that the owner has run."""
+    warnings.warn(
+        f"tasks that passed the time limit on the backend {backend_name!r}, which cannot end a task that "
+        f"runs: {count}, of which {n_stuck} still hold their thread or worker",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from parallel import errors
-from parallel._explain import name_task, raisable
+from parallel._current import CURRENT, Place
+from parallel._explain import keep_partial, name_task, raisable
+from parallel._progress import Progress
 from parallel._retry import Attempts, Retry
 from parallel._shared import is_any_known, unwrapped
 from parallel._source import Source
 from parallel._task import describe_function
 
-__all__ = ["InlinePolicy", "run_in_caller"]
+__all__ = ["InlineCalls", "InlinePolicy", "run_in_caller"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class InlinePolicy:
     call_seconds: float | None
     retry: Retry
     return_exceptions: bool
+    seed: Any = None
 
     @property
     def is_plain(self) -> bool:
@@ -36,6 +39,59 @@ class InlinePolicy:
             and self.retry.attempts == 1
             and not self.return_exceptions
         )
+
+
+class InlineCalls:
+    """The calls of one `Parallel` that run in their caller: keeps its counters.
+
+    Parameters
+    ----------
+    parallel
+        Whose counters and `print_progress`.
+    """
+
+    def __init__(self, parallel: Progress) -> None:
+        self._parallel = parallel
+        #: Whether a generator is under way.
+        self.is_generating = False
+
+    def run_list(self, source: Source, policy: InlinePolicy, prints: bool) -> list[Any]:
+        """Run all tasks and give their results."""
+        values: list[Any] = []
+        try:
+            values.extend(run_in_caller(source, self._count if prints else None, policy))
+        except BaseException as error:
+            keep_partial(error, dict(enumerate(values)))
+            raise
+        self._parallel.n_completed_tasks = self._parallel.n_dispatched_tasks = len(values)
+        self._tell_end(prints)
+        return values
+
+    def generate(self, source: Source, policy: InlinePolicy, prints: bool) -> Generator[Any, None, None]:
+        """Give a generator that runs each task when its result is asked for."""
+        results = self._generate(run_in_caller(source, self._count, policy), prints)
+        next(results)  # up to its first yield: from here on it is running, and dropping it ends that
+        return results
+
+    def _generate(self, results: Iterator[Any], prints: bool) -> Generator[Any, None, None]:
+        self.is_generating = True
+        try:
+            yield None
+            yield from results
+            self._tell_end(prints)
+        finally:
+            self.is_generating = False
+
+    def _tell_end(self, prints: bool) -> None:
+        if self._parallel.n_tasks is None:
+            self._parallel.n_tasks = self._parallel.n_completed_tasks  # only now known, for the last line
+            if prints:
+                self._parallel.print_progress()
+
+    def _count(self) -> None:
+        self._parallel.n_dispatched_tasks += 1
+        self._parallel.n_completed_tasks += 1
+        self._parallel.print_progress()
 
 
 def run_in_caller(source: Source, each: Callable[[], None] | None, policy: InlinePolicy) -> Iterator[Any]:
@@ -53,8 +109,12 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
     if not policy.is_plain:
         yield from _run_by_policy(source, each, policy)
         return
+    place = Place(0, (), None, 0, "sequential", policy.seed)
     for index, task in enumerate(source):
         function, args, kwargs = unwrapped(task) if is_any_known() else task
+        place.start = index
+        # For each task, and not around all: the input, and who asks for results, are not in this call.
+        token = CURRENT.set(place)
         try:
             value = function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -65,6 +125,8 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
             if shown is error:
                 raise
             raise shown from error
+        finally:
+            CURRENT.reset(token)
         if each is not None:
             each()
         yield value
@@ -105,6 +167,7 @@ def _attempt(
 ) -> Any:
     while True:
         begin = monotonic()
+        token = CURRENT.set(Place(index, (), {index: attempts.attempts(index)}, 0, "sequential", policy.seed))
         try:
             value = function(*args, **kwargs)
             ran_seconds = monotonic() - begin
@@ -131,6 +194,8 @@ def _attempt(
                 if shown is error:
                     raise
                 raise shown from error
+        finally:
+            CURRENT.reset(token)
         _check_call(policy, call_began, delay)
         if delay > 0:
             threading.Event().wait(delay)  # there is nothing else to do here; workers, if there were some, would go on

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import secrets
+import sys
 import threading
 import warnings
+from types import FrameType
 
-__all__ = ["is_exiting", "warn_of_exit"]
+__all__ = ["is_exiting", "place_outside", "process_token", "warn_of_exit", "warn_outside"]
+
+
+@functools.cache
+def process_token() -> str:
+    """Give what nobody else can know, and no other process has."""
+    return secrets.token_hex(16)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=process_token.cache_clear)
 
 
 def is_exiting() -> bool:
@@ -15,6 +30,28 @@ def is_exiting() -> bool:
     threading marks its main thread as ended just before the atexit handlers run.
     """
     return not threading.main_thread().is_alive()
+
+
+def place_outside() -> tuple[str, int]:
+    """Give file and line of the code that called into this package."""
+    frame = _frame_outside()
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def warn_outside(text: str) -> None:
+    """Warn at the place that called into this package."""
+    frame = _frame_outside()
+    names = frame.f_globals
+    registry = names.setdefault("__warningregistry__", {})
+    place = frame.f_code.co_filename, frame.f_lineno, names.get("__name__")
+    warnings.warn_explicit(text, RuntimeWarning, *place, registry)
+
+
+def _frame_outside() -> FrameType:
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        frame = frame.f_back
+    return frame
 
 
 def warn_of_exit(stacklevel: int) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from parallel import _explanation as explanation
 from parallel import _plugins
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
 from parallel._codec import Codec
 from parallel._config import asked_n_jobs, checked, nested_settings, resolve, resolve_backend, resolve_n_jobs
+from parallel._context import capture
 from parallel._delayed import Task
-from parallel._explain import keep_partial
 from parallel._generator import OwnedCall
-from parallel._inline import InlinePolicy, run_in_caller
-from parallel._interpreter import is_exiting, warn_of_exit
+from parallel._inline import InlineCalls, InlinePolicy
+from parallel._inner_threads import look
+from parallel._interpreter import is_exiting, place_outside
 from parallel._lease import Lease, checked_n_jobs
 from parallel._memory import NO_SHARING, Sharing
 from parallel._progress import Meter
@@ -28,7 +29,7 @@ from parallel._shared import Shared
 from parallel._source import Source
 from parallel.backend import ParallelBackendBase
 
-__all__ = ["Parallel", "effective_n_jobs"]
+__all__ = ["Parallel", "effective_n_jobs", "explain"]
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -41,6 +42,26 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     """
     chosen = resolve_backend(None, resolve("prefer", UNSET), resolve("require", UNSET), {}, None)
     return chosen.backend.effective_n_jobs(resolve_n_jobs(n_jobs, chosen.backend))
+
+
+def explain(*args: Any, **settings: Any) -> explanation.Explanation:
+    """Tell what a call with these settings would do, here and now, and why: which backend, how many workers, and so on.
+
+    ::
+
+        print(parallel.explain(n_jobs=-1))
+
+    Parameters
+    ----------
+    *args, **settings
+        As for `Parallel`.
+
+    Raises
+    ------
+    ValueError
+        As for `Parallel`.
+    """
+    return Parallel(*args, **settings).explain()
 
 
 class Parallel:
@@ -109,6 +130,11 @@ class Parallel:
         Makes these bytes fewer; lz4 and zstd need the extras ``parallel-core[lz4]`` and ``parallel-core[zstd]``.
     compression_threshold : int or str, default "64K"
         Fewest bytes that are compressed.
+    propagate : bool or collection of {"contextvars", "warnings", "logging", "plugins"}, default True
+        What of the caller's context tasks find on their workers: context variables, filters of warnings, levels of
+        loggers, what plugins capture. Warnings and log records of tasks come back with the second and third.
+    seed : int, sequence of int or numpy.random.SeedSequence, optional
+        For ``parallel.current_task().rng()`` inside tasks: with it their random numbers are the same for any n_jobs.
     **backend_options
         Options of the backend: for its constructor if it was given by name, else for its `configure`.
 
@@ -144,8 +170,11 @@ class Parallel:
         serializer: Any = UNSET,
         compression: str | None | Unset = UNSET,
         compression_threshold: int | str | Unset = UNSET,
+        propagate: Any = UNSET,
+        seed: Any = UNSET,
         **backend_options: Any,
     ) -> None:
+        self._origin = explanation.Origin(locals())
         self.return_as: str = checked("return_as", return_as)
         self.verbose: int = checked("verbose", verbose)
         self.timeout: float | None = checked("timeout", timeout)
@@ -165,6 +194,9 @@ class Parallel:
             checked("compression", compression),
             checked("compression_threshold", compression_threshold),
         )
+        self.propagate = resolve("propagate", propagate)
+        self._propagate: frozenset[str] = checked("propagate", propagate)
+        self.seed = checked("seed", seed)
         self.prefer = resolve("prefer", prefer)
         self.require = resolve("require", require)
         inner = backend_options.pop("inner_max_num_threads", UNSET)
@@ -181,7 +213,7 @@ class Parallel:
         self._n_blocks = 0
         self._managed_lease: Lease | None = None
         self._generator_call: OwnedCall | None = None
-        self._generates_here = False
+        self._inline = InlineCalls(self)
         self._meter = Meter(0, repr(self))
 
     # -- the three ways to call --------------------------------------------------------------------------------------
@@ -246,6 +278,23 @@ class Parallel:
         is_mapped = backend.same_host and backend.wire == "bytes" and not self._runs_in_caller(self._workers)
         return make_shared(value, self._share_from, self._share_mode, self.temp_folder, is_mapped=is_mapped)
 
+    def explain(self) -> explanation.Explanation:
+        """Tell what a call made here and now would do, and why: which backend, how many workers, and so on.
+
+        ::
+
+            print(Parallel(n_jobs=-1).explain())
+
+        Starts nothing.
+        """
+        values = {name: getattr(self, name) for name in explanation.SHOWN_SETTINGS}
+        asked = asked_n_jobs(self._origin.n_jobs)
+        return explanation.explain_facts(
+            explanation.Facts(
+                self._chosen, asked, self.n_jobs, self._workers, values, self._origin, self._why_in_caller()
+            )
+        )
+
     # -- the with block ----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -295,14 +344,13 @@ class Parallel:
         self.n_tasks = source.total
         is_overridden = type(self).print_progress is not Parallel.print_progress or "print_progress" in vars(self)
         prints = self.verbose > 0 or is_overridden
-        is_free = self._managed_lease is None
-        must_run_here = is_free and (self._runs_in_caller(self._workers) or _must_run_in_caller())
-        runs_here = must_run_here or self._is_own_worker()
+        why_here = self._why_in_caller()
         if prints:
             self._meter = Meter(self.verbose, repr(self))
-            backend_name = "SequentialBackend" if runs_here else type(self._backend).__name__
-            self._meter.begin(backend_name, 1 if runs_here else self._workers)
-        if runs_here:
+            backend_name = "SequentialBackend" if why_here else type(self._backend).__name__
+            self._meter.begin(backend_name, 1 if why_here else self._workers)
+        if why_here:
+            explanation.warn_of_caller(why_here, self._chosen, self.n_jobs, self._workers)
             return self._run_here(source, prints)
         lease = self._lease()  # also inside a block, which holds one of its own
         try:
@@ -315,12 +363,13 @@ class Parallel:
                 return run_list(plan, source)
             finally:
                 lease.release()
-        owned, results = make_generator(plan, source, lease.release, _caller())
+        owned, results = make_generator(plan, source, lease.release, place_outside())
         self._generator_call = owned
         return results
 
     def _plan(self, source: Source, lease: Lease, prints: bool) -> CallPlan:
         pre_dispatch = _evaluate_pre_dispatch(self.pre_dispatch, lease.n_jobs)
+        hook = _plugins.hooks()
         return CallPlan(
             parallel=self,
             backend=self._backend,
@@ -336,9 +385,11 @@ class Parallel:
             sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else NO_SHARING,
             codec=self._codec,
             temp_folder=self.temp_folder,
-            nested=nested_settings(self._backend),
+            nested=nested_settings(self._backend, lease.n_jobs),
+            context=capture(self._propagate, hook, is_local=self._backend.uses_threads),
+            seed=self.seed,
             prints=prints,
-            hook=_plugins.hooks(),
+            hook=hook,
             abort=lease.abort,
         )
 
@@ -352,20 +403,27 @@ class Parallel:
         is_limited = self.timeout is not None or self.total_timeout is not None or self.retries.backoff_seconds > 0
         return may and (is_sequential or not is_limited)
 
-    def _is_own_worker(self) -> bool:
-        """Tell whether this is a call from a task that runs on the workers it would need."""
-        return busy_mark(self._backend) in BUSY.get()
+    def _why_in_caller(self) -> explanation.InCaller | None:
+        """Tell why a call made now would run in its caller, without workers; None if it would not."""
+        if self._managed_lease is None:
+            if self._runs_in_caller(self._workers):
+                return explanation.InCaller.SINGLE
+            if is_exiting():
+                return explanation.InCaller.EXITING
+        return explanation.InCaller.OWN_WORKERS if busy_mark(self._backend) in BUSY.get() else None
 
     def _lease(self, is_block: bool = False) -> Lease:
         return Lease(self._backend, self._configure, is_block=is_block)
 
     def _configure(self) -> int:
+        if self._backend.same_host:
+            look()  # before a fork, which then need not
         return self._backend.configure(n_jobs=self.n_jobs, parallel=self, **self._backend_kwargs)
 
     def _wait_for_generator(self) -> None:
         """Wait for a generator that is being closed; one that is in use is an error."""
         running = self._generator_call
-        if self._generates_here or (running is not None and not running.is_over and not running.is_closing):
+        if self._inline.is_generating or (running is not None and not running.is_over and not running.is_closing):
             raise RuntimeError(
                 "this Parallel object is still running the generator of an earlier call; consume or close it first, "
                 "or use another Parallel object"
@@ -375,62 +433,13 @@ class Parallel:
             self._generator_call = None
 
     def _run_here(self, source: Source, prints: bool) -> Any:
-        if self.return_as == "list":
-            values: list[Any] = []
-            try:
-                values.extend(self._run_each(source, self._count_one if prints else None))
-            except BaseException as error:
-                keep_partial(error, dict(enumerate(values)))
-                raise
-            self.n_completed_tasks = self.n_dispatched_tasks = len(values)
-            self._tell_end(prints)
-            return values
-        results = self._generate_here(self._run_each(source, self._count_one), prints)
-        next(results)  # up to its first yield: from here on it is running, and dropping it ends that
-        return results
-
-    def _run_each(self, source: Source, each: Callable[[], None] | None) -> Iterator[Any]:
-        policy = InlinePolicy(self.timeout, self.total_timeout, self.retries, self.return_exceptions)
-        return run_in_caller(source, each, policy)
-
-    def _generate_here(self, results: Iterator[Any], prints: bool) -> Generator[Any, None, None]:
-        self._generates_here = True
-        try:
-            yield None
-            yield from results
-            self._tell_end(prints)
-        finally:
-            self._generates_here = False
-
-    def _tell_end(self, prints: bool) -> None:
-        if self.n_tasks is None:
-            self.n_tasks = self.n_completed_tasks  # only now known, for the last line
-            if prints:
-                self.print_progress()
-
-    def _count_one(self) -> None:
-        self.n_dispatched_tasks += 1
-        self.n_completed_tasks += 1
-        self.print_progress()
+        policy = InlinePolicy(self.timeout, self.total_timeout, self.retries, self.return_exceptions, self.seed)
+        run = self._inline.run_list if self.return_as == "list" else self._inline.generate
+        return run(source, policy, prints)
 
     def __repr__(self) -> str:
         n_jobs = getattr(self, "n_jobs", None)
         return f"Parallel(n_jobs={n_jobs})"
-
-
-def _caller() -> tuple[str, int]:
-    """Give file and line of the code that called into this package, for warnings that come much later."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
-
-
-def _must_run_in_caller() -> bool:
-    if is_exiting():
-        warn_of_exit(stacklevel=4)
-        return True
-    return False
 
 
 def _checked(function: Any) -> Callable[..., Any]:

@@ -21,6 +21,8 @@ import weakref
 from functools import cache
 from typing import NamedTuple
 
+from parallel._interpreter import process_token
+
 __all__ = [
     "Address",
     "Folder",
@@ -132,7 +134,7 @@ class Region:
     def __init__(self, label: str, folder: Folder | None = None) -> None:
         self._is_open = False  # until there is something to close
         if folder is None or has_anonymous():
-            name = f"parallel-{label}-{_token()}-{next(_numbers)}"
+            name = f"parallel-{label}-{process_token()}-{next(_numbers)}"
             self.descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
             self.address = Address(os.getpid(), self.descriptor, name)
         else:
@@ -164,12 +166,6 @@ class Region:
 _numbers = itertools.count()
 
 
-@cache
-def _token() -> str:
-    """Give what nobody else can know, and no other process has."""
-    return secrets.token_hex(16)
-
-
 #: All that are open in this process.
 _regions: weakref.WeakSet[Region] = weakref.WeakSet()
 
@@ -182,7 +178,6 @@ def _forget() -> None:
             os.close(region.descriptor)
     _regions.clear()
     _folders.clear()
-    _token.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -202,7 +197,8 @@ def open_region(address: Address) -> int | None:
             return None
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return None
+        is_ours = address.process == os.getpid() and not os.path.exists("/proc/self/fd")
+        return os.dup(address.descriptor) if is_ours else None
     try:
         if os.readlink(f"/proc/self/fd/{descriptor}") == label:
             return descriptor

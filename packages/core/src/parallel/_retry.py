@@ -104,3 +104,9 @@ class Attempts:
     def attempts(self, index: int) -> int:
         """Tell how many attempts of a task have failed so far."""
         return self._counts.get(index, 0)
+
+    def among(self, start: int, stop: int) -> dict[int, int] | None:
+        """Give by index how many attempts have failed of those tasks that have any; None for none of them."""
+        if not self._counts:
+            return None
+        return {index: count for index, count in self._counts.items() if start <= index < stop} or None

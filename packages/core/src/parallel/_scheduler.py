@@ -84,6 +84,7 @@ class Scheduler:
     ) -> None:
         self.state = State.FEEDING
         self._faults = faults or Faults()
+        self._attempts = Attempts(retry)
         self._dispatch = Dispatch(
             n_jobs=n_jobs,
             batching=batching,
@@ -94,12 +95,11 @@ class Scheduler:
             kind=kind,
             function=function,
             loses_all=self._faults.loses_all,
+            attempts=self._attempts,
         )
         self._results = results
         self._limits = limits or Limits()
         self._watch = Watch()
-        self._attempts = Attempts(retry)
-        self._sees_starts = self._faults.sees_starts
         self._return_exceptions = return_exceptions
         self._began_at = began_at
         self._call_until = None if self._limits.call_seconds is None else began_at + self._limits.call_seconds
@@ -186,7 +186,7 @@ class Scheduler:
         if flight is None:
             return []
         if is_blind:
-            self._sees_starts = False
+            self._faults = self._faults.blind()
             self._dispatch.go_blind()
         self._dispatch.put_back(flight.batch, 0, len(flight.batch), flight.alone)
         return self._go_on([], now)
@@ -249,7 +249,7 @@ class Scheduler:
             self._dispatch.put_back(batch, 0, len(batch), flight.alone)
         elif not self._faults.replaces_workers or not self._tolerates(error):
             return self._fail([], error)
-        elif self._sees_starts and position is None and not flight.alone:
+        elif self._faults.sees_starts and position is None and not flight.alone:
             self._barren_losses += 1
             self._dispatch.put_back(batch, 0, len(batch))  # it had not begun
         elif flight.alone or (running and position is not None and not self._faults.loses_all):
@@ -286,7 +286,7 @@ class Scheduler:
         for batch_id in self._watch.take(now, self._dispatch.flights):
             if self.state in TERMINAL:
                 break
-            if self._sees_starts:
+            if self._faults.sees_starts:
                 actions.append(Look(batch_id))
             else:
                 actions += self.on_look(batch_id, 0, self._dispatch.flights[batch_id].submitted_at, now)

@@ -13,55 +13,33 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
+from parallel import _imports
 from parallel._codec import Codec
 from parallel._culprit import find_culprit
 from parallel._exports import Export
-from parallel._failures import pack_failure, safe_text, unpack_failure
+from parallel._failures import pack_failure
 from parallel._memory import CallMemory
 from parallel._parcel import Packed, pack
 from parallel._pickling import dumps, dumps_by_value, needs_value
-from parallel._region import Address, Region
-from parallel._rooms import ResultParcel, unpack_result
+from parallel._region import Address
 from parallel._shared import by_reference, is_any_known
-from parallel._task import Batch, Failure, Kind, Outcome, describe_function
-from parallel.errors import BackendContractError, ResultPicklingError, TaskPicklingError
+from parallel._task import Batch, Failure, Kind, describe_function
+from parallel.errors import TaskPicklingError
 
 __all__ = [
     "Encoder",
     "Payload",
-    "decode_outcome",
     "dumps",
-    "encode_blind",
-    "encode_out_of_reach",
-    "encode_outcome",
-    "encode_packed",
-    "encode_unclear",
     "read_payload",
 ]
-
-#: The first field of every encoded outcome, to tell it from whatever else a backend may bring.
-_OUTCOME_MARK = "parallel.outcome.1"
-
-#: The same of one whose results, or some of them, are in the batch's room.
-_APART_MARK = "parallel.outcome.apart.1"
-
-#: The last field of an outcome whose values went through a codec.
-_CODED = "coded"
-
-#: What is in the place of the seconds of an outcome that says why a batch was not run.
-_OUT_OF_REACH = -1.0
 
 #: Functions of one call that are pickled apart from the batches. A call with more (a lambda made for each task, say)
 #: has the rest of them inside the batches, so that neither side keeps a million of them.
 MAX_FUNCTIONS = 32
-
-
-#: Most functions, or states of one, whose large data is kept: more than there are batches in flight.
-MAX_FUNCTION_EXPORTS = 512
 
 
 class Payload(NamedTuple):
@@ -78,6 +56,9 @@ class Payload(NamedTuple):
     batch_id: int
     slot: int | None
     room: Address | None
+    worker: int
+    #: Attempts that have failed, by index, of those tasks that have any.
+    attempts: Mapping[int, int] | None
 
 
 #: Forms of a payload's body. All tasks call the one function, positional arguments only: a column for each argument.
@@ -114,8 +95,8 @@ class Encoder:
         self._numbers = itertools.count()
         self._by_value = False
         self._sends_apart = False
-        # Kept until the end of the call: nobody tells when the last batch with a function has been cut.
-        self._function_exports: list[Export] = []
+        # What they have sent apart, by identity.
+        self._function_exports: dict[int, Export | None] = {}
 
     def encode(self, batch: Batch, slot: int | None = None) -> bytes:
         """Turn a batch into bytes; `slot` is where on the call's board its worker notes what it runs.
@@ -171,6 +152,8 @@ class Encoder:
             batch.batch_id,
             slot,
             room.address if room is not None else None,
+            batch.lane,
+            batch.attempts,
         )
         return pickle.dumps(tuple(fields), protocol=5)
 
@@ -178,7 +161,21 @@ class Encoder:
         """Make a payload whose outcome is `error`, for executors that pickle where nobody could catch it."""
         position = min(max(error.task_index - batch.start, 0), len(batch) - 1)
         body = pickle.dumps((position, pack_failure(Failure(error))), protocol=5)
-        fields = Payload(self.token, b"", (), EXCUSE, body, batch.start, len(batch), None, batch.batch_id, None, None)
+        fields = Payload(
+            self.token,
+            b"",
+            (),
+            EXCUSE,
+            body,
+            batch.start,
+            len(batch),
+            None,
+            batch.batch_id,
+            None,
+            None,
+            batch.lane,
+            None,
+        )
         return pickle.dumps(tuple(fields), protocol=5)
 
     def _dumps(self, content: object, export: Export | None) -> bytes | Packed:
@@ -209,11 +206,17 @@ class Encoder:
             return -1, None
         if known is None or self._may_have_changed(function):
             try:
-                blob = self._dumps_function(function)
+                blob, export = self._dumps_function(function)
             except Exception as error:
                 raise self._explain(batch, error, position) from error
             if known is None or blob != known[2]:
                 known = self._functions[key] = next(self._numbers), function, blob
+                export, self._function_exports[key] = self._function_exports.get(key), export
+            if export is not None and self._memory is not None:
+                self._memory.retire(export)  # of a function that has changed, or one that is as it was
+        current = self._function_exports.get(key)
+        if current is not None and self._memory is not None:
+            self._memory.hold(batch.batch_id, current)
         return known[0], known[2]
 
     def _may_have_changed(self, function: object) -> bool:
@@ -224,16 +227,13 @@ class Encoder:
             return True
         return function.__module__ == "__main__"  # what it refers to there travels along
 
-    def _dumps_function(self, function: object) -> bytes | Packed:
+    def _dumps_function(self, function: object) -> tuple[bytes | Packed, Export | None]:
         if self._codec is not None:
-            return self._codec.compress(dumps(function))  # its serializer may know data only
+            return self._codec.compress(dumps(function)), None  # its serializer may know data only
         export = self._memory.new_export() if self._memory is not None else None
         if export is None:
-            return dumps(function)
-        self._function_exports.append(export)
-        if len(self._function_exports) > MAX_FUNCTION_EXPORTS:
-            self._function_exports.pop(0).release()  # of a function that has changed many times since
-        return pack(function, export)[0]
+            return dumps(function), None
+        return pack(function, export)[0], export
 
     def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
         rows: list[Any] = []
@@ -299,147 +299,30 @@ def _as_columns(batch: Batch) -> tuple[object, Sequence[Sequence[Any]]] | None:
     return function, tuple(zip(*args, strict=True))
 
 
+def tasks_of(payload: bytes, batch: Batch) -> Sequence[Any] | None:
+    """Give the tasks of a batch as they were when its payload was made, in their own copies; None if that fails."""
+    fields = read_payload(payload)
+    try:
+        content = _imports.unpack(fields.body, "c")
+    except Exception:  # a class of the user's may do anything
+        return None
+    if fields.form == COLUMNS:
+        if batch.kind is Kind.ITEMS:
+            return list(content[0])
+        args = list(zip(*content, strict=True)) if content else [()] * len(batch)
+        return args if batch.kind is Kind.ARGS else [(batch.call_at(i)[0], args[i], {}) for i in range(len(batch))]
+    calls = [
+        (batch.call_at(position)[0] if number is not None else function, args, kwargs)
+        for position, (number, function, args, kwargs) in enumerate(content)
+    ]
+    if batch.kind is Kind.CALLS:
+        return calls
+    return [args[0] if batch.kind is Kind.ITEMS else args for _, args, _ in calls]
+
+
 # -- on the worker's side --------------------------------------------------------------------------------------------
 
 
 def read_payload(payload: bytes | bytearray) -> Payload:
     """Take a payload apart; what the user's objects are made of stays bytes."""
     return Payload(*pickle.loads(payload))  # noqa: S301 - from our own caller
-
-
-def encode_packed(values: list[Any], failures: dict[int, tuple[bytes, str | None, str]], seconds: float) -> bytes:
-    """Encode values that are known to pickle, with failures that are packed already."""
-    return pickle.dumps((_OUTCOME_MARK, values, failures, seconds), protocol=5)
-
-
-def encode_blind() -> bytes:
-    """Encode that a batch was not run, because the board of its call is out of reach."""
-    return pickle.dumps((_OUTCOME_MARK, None, {}, 0.0), protocol=5)
-
-
-def encode_out_of_reach() -> bytes:
-    """Encode that a batch was not run, because what the caller shares cannot be had."""
-    return pickle.dumps((_OUTCOME_MARK, None, {}, _OUT_OF_REACH), protocol=5)
-
-
-def encode_unclear(failure: Failure) -> bytes:
-    """Encode a failure that one of the batch's tasks is to blame for, nobody knows which."""
-    return pickle.dumps((_OUTCOME_MARK, None, {0: pack_failure(failure)}, 0.0), protocol=5)
-
-
-def encode_outcome(
-    outcome: Outcome,
-    start: int,
-    describe: Callable[[int], str],
-    parcel: ResultParcel | None = None,
-    codec: Codec | None = None,
-) -> bytes:
-    """Turn an outcome into bytes; a result that cannot be pickled becomes the failure of its own task only.
-
-    Parameters
-    ----------
-    start
-        Index in the input of the batch's first task.
-    describe
-        Names the function of the task at a position, for messages.
-    parcel
-        For large results; None if all travel in the pipe.
-    codec
-        As for `Encoder`.
-    """
-    failures = {position: pack_failure(failure) for position, failure in outcome.failures.items()}
-    values = outcome.values
-    try:
-        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel, codec)
-    except BaseException:  # noqa: S110 - find out below which of the results it was
-        pass
-    values = list(values)
-    for position, value in enumerate(values):
-        found = find_culprit(value, "result", codec.dumps if codec is not None else dumps)
-        if found is not None:
-            path, reason = found
-            error = ResultPicklingError(
-                f"the result of task {start + position} ({describe(position)}) cannot be sent back: {path}: {reason}",
-                path=path,
-            )
-            failures[position] = pack_failure(Failure(error))
-            values[position] = None
-    try:
-        return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel, codec)
-    except BaseException as error:  # each alone can be pickled, together they cannot
-        text = f"results cannot be sent back together: {error!r}"
-        return encode_unclear(Failure(ResultPicklingError(text, path="result")))
-
-
-def _pack_outcome(fields: tuple[Any, ...], parcel: ResultParcel | None, codec: Codec | None) -> bytes:
-    if codec is not None:
-        mark, values, failures, seconds = fields
-        return pickle.dumps((mark, codec.dumps(values), failures, seconds, _CODED), protocol=5)
-    if parcel is None:
-        return dumps(fields)
-    packed, _ = pack(fields, parcel)
-    if isinstance(packed, bytes) and not parcel.refusal:
-        return packed
-    return pickle.dumps((_APART_MARK, packed, parcel.extent, parcel.refusal), protocol=5)
-
-
-# -- back in the caller ----------------------------------------------------------------------------------------------
-
-
-def decode_outcome(
-    brought: object,
-    batch: Batch,
-    backend_name: str,
-    room: Region | None = None,
-    codec: Codec | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Read what a backend brought back for a batch: an `Outcome`, or one as bytes, with large results in the `room`.
-
-    Raises
-    ------
-    BackendContractError
-        If it is neither.
-    """
-    if isinstance(brought, Outcome):
-        return brought
-    if isinstance(brought, (bytes, bytearray, memoryview)):
-        try:
-            decoded = pickle.loads(brought)  # noqa: S301 - from our own worker
-            if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
-                decoded = _put_together(*decoded[1:], room, warn)
-            elif type(decoded) is tuple and len(decoded) == 5 and codec is not None:
-                decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
-        except (Exception, SystemExit, GeneratorExit) as error:  # what is unpickled may do anything
-            return _undecodable(error)
-        if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _OUTCOME_MARK:
-            _, values, failures, seconds = decoded
-            if values is None and failures:
-                return Outcome([], {}, 0.0, unclear=unpack_failure(failures[0]))
-            if values is None:
-                return Outcome([], {}, 0.0, is_blind=True, is_out_of_reach=seconds == _OUT_OF_REACH)
-            return Outcome(values, {position: unpack_failure(packed) for position, packed in failures.items()}, seconds)
-    raise BackendContractError(
-        f"the backend {backend_name!r} brought {safe_text(brought, repr)[:200]} for tasks {batch.start} to "
-        f"{batch.stop - 1}; it must bring what the submitted callable returned, unchanged",
-        backend=backend_name,
-        task_indices=range(batch.start, batch.stop),
-    )
-
-
-def _put_together(
-    packed: bytes | Packed, extent: int, refusal: str, room: Region | None, warn: Callable[[str], None] | None
-) -> object:
-    if refusal and warn is not None:
-        warn(refusal)
-    if isinstance(packed, Packed) and room is not None:
-        return unpack_result(packed, room, extent)
-    return pickle.loads(packed)  # type: ignore[arg-type]  # noqa: S301 - from our own worker
-
-
-def _undecodable(error: BaseException) -> Outcome:
-    failure = ResultPicklingError(
-        f"a result was pickled in the worker but cannot be unpickled in the caller: {error!r}", path="result"
-    )
-    failure.__cause__ = error
-    return Outcome([], {}, 0.0, unclear=Failure(failure))

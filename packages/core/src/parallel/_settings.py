@@ -58,11 +58,15 @@ class Settings:
     serializer: Any = UNSET
     compression: str | None | Literal[Unset.UNSET] = UNSET
     compression_threshold: int | str | Literal[Unset.UNSET] = UNSET
+    propagate: Any = UNSET
+    seed: Any = UNSET
     prefer: str | None | Literal[Unset.UNSET] = UNSET
     require: str | None | Literal[Unset.UNSET] = UNSET
     inner_max_num_threads: int | None | Literal[Unset.UNSET] = UNSET
     #: How many parallel calls are around this place; set by workers only.
     nesting_level: int = 0
+    #: How many CPUs are for this place: a task's share of what its call has. 0 outside of tasks: all that there are.
+    cpus: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels to workers: a mapping proxy cannot be pickled, and what is UNSET need not be.

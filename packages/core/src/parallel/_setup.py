@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -15,13 +15,17 @@ from parallel._board import is_available as board_is_available
 from parallel._call import Call, Sink
 from parallel._carrier import CallCarrier
 from parallel._codec import Codec
+from parallel._context import Captured
 from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
+from parallel._inner_threads import CallThreads, caps_of
+from parallel._interpreter import process_token
 from parallel._limits import Limits
 from parallel._memory import CallMemory, Sharing
 from parallel._progress import BatchListener, Progress
 from parallel._results import OrderedResults, UnorderedResults
 from parallel._retry import Retry
+from parallel._running import LocalCall
 from parallel._scheduler import Faults, Scheduler, State, Window
 from parallel._serialize import Encoder
 from parallel._settings import BUSY, Settings
@@ -62,6 +66,10 @@ class CallPlan:
         Where that makes files, if it must.
     nested
         Settings for calls made inside the tasks.
+    context
+        The caller's, for the tasks.
+    seed
+        For `current_task`.
     prints
         Whether `print_progress` does anything.
     hook
@@ -85,6 +93,8 @@ class CallPlan:
     codec: Codec
     temp_folder: str | None
     nested: Settings
+    context: Captured
+    seed: Any
     prints: bool
     hook: Any
     abort: Callable[[], bool]
@@ -233,13 +243,36 @@ def _sight(plan: CallPlan, depth: int, began_at: float) -> Sight:
 
 def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     stop_on_failure = not plan.return_exceptions and plan.retry.attempts == 1
-    busy = BUSY.get() | {busy_mark(plan.backend)}
     backend = plan.backend
-    sharing = plan.sharing if backend.same_host and backend.wire == "bytes" else None
+    is_near = backend.same_host
+    sharing = plan.sharing if is_near and backend.wire == "bytes" else None
     codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
-    header = CallHeader(plan.nested, stop_on_failure, board=sight.address, sharing=sharing, codec=codec, busy=busy)
+    caps = caps_of(backend._prepare_worker_env(plan.n_jobs), is_exact=backend.inner_max_num_threads is not None)
+    header = CallHeader(
+        # Another host has CPUs of its own.
+        plan.nested if is_near else replace(plan.nested, cpus=0),
+        stop_on_failure,
+        board=sight.address,
+        sharing=sharing,
+        codec=codec,
+        context=plan.context,
+        caps=caps if is_near else None,
+        is_own_process=backend.owns_workers,
+        caller=process_token(),
+        backend=plan.backend_name,
+        seed=plan.seed,
+    )
+    local = LocalCall.of(
+        plan.context,
+        plan.nested,
+        BUSY.get() | {busy_mark(backend)},
+        stop_on_failure=stop_on_failure,
+        threads=CallThreads(caps),
+        backend=plan.backend_name,
+        seed=plan.seed,
+    )
     memory = CallMemory(sharing, plan.temp_folder) if sharing is not None else None
-    return CallCarrier(header, Encoder(header, memory, codec), memory)
+    return CallCarrier(local, Encoder(header, memory, codec), codec, memory)
 
 
 def busy_mark(backend: ParallelBackendBase) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["TERMINAL", "Faults", "State"]
 
@@ -47,3 +47,7 @@ class Faults:
     replaces_workers: bool = False
     loses_all: bool = False
     sees_starts: bool = False
+
+    def blind(self) -> Faults:
+        """Give the same, where it has turned out that starts cannot be seen."""
+        return replace(self, sees_starts=False)

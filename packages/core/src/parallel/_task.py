@@ -7,7 +7,7 @@ they stay the tuples, or the bare items, that the input gave.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = ["Batch", "Carrier", "Failure", "Job", "Kind", "Outcome", "describe_function"]
@@ -41,9 +41,11 @@ class Batch:
         The worker, 0 to n_jobs-1, that the scheduler gave it to.
     budget_seconds
         After this long the worker stops after the current task and returns what it has; None for no budget.
+    attempts
+        Attempts that have failed, by index, of those of its tasks that have any.
     """
 
-    __slots__ = ("batch_id", "budget_seconds", "function", "kind", "lane", "start", "tasks")
+    __slots__ = ("attempts", "batch_id", "budget_seconds", "function", "kind", "lane", "start", "tasks")
 
     def __init__(
         self,
@@ -54,7 +56,9 @@ class Batch:
         function: Callable[..., Any] | None = None,
         lane: int = 0,
         budget_seconds: float | None = None,
+        attempts: Mapping[int, int] | None = None,
     ) -> None:
+        self.attempts = attempts
         self.batch_id = batch_id
         self.start = start
         self.tasks = tasks

@@ -1,4 +1,4 @@
-"""What runs on the worker's side of the wire, and in the worker threads of the caller's own process.
+"""What runs on the worker's side of the wire.
 
 Nothing here raises: whatever a task does, or fails to be unpickled, ends up inside the outcome.
 """
@@ -6,32 +6,33 @@ Nothing here raises: whatever a task does, or fails to be unpickled, ends up ins
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pickle
-import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import repeat
-from time import monotonic
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from parallel import _serialize
-from parallel._board import BATCH, POSITION, PROCESS, STARTED, Slot, open_slot
+from parallel import _outcomes, _serialize
+from parallel._board import Slot, open_slot
 from parallel._codec import Codec
+from parallel._context import Captured, Carried, Surroundings
+from parallel._current import CURRENT, Place
 from parallel._imports import OutOfReachError, unpack
+from parallel._inner_threads import Caps, limit_worker
+from parallel._interpreter import process_token
 from parallel._memory import Sharing
 from parallel._parcel import Packed
 from parallel._region import Address
 from parallel._rooms import ResultParcel
-from parallel._settings import ACTIVE, BUSY, Settings
-from parallel._shared import is_any_known, n_attached, unwrapped
-from parallel._task import Failure, Job, Kind, Outcome, describe_function
+from parallel._running import NEVER, Run, format_traceback, process_name, remote_failure, run_args, run_calls
+from parallel._settings import Settings
+from parallel._shared import n_attached, unwrapped
+from parallel._task import Failure, describe_function
 from parallel.errors import TaskPicklingError
 
-__all__ = ["CallHeader", "RemoteJob", "run_job", "run_payload"]
+__all__ = ["CallHeader", "RemoteJob", "run_payload"]
 
 
 class CallHeader(NamedTuple):
@@ -47,145 +48,22 @@ class CallHeader(NamedTuple):
     sharing: Sharing | None = None
     #: What payloads and outcomes go through; None where they stay on this host.
     codec: Codec | None = None
-    #: What is busy with the tasks; see `parallel._settings.BUSY`.
-    busy: frozenset[tuple[int, int]] = frozenset()
+    #: The caller's context; on the worker's side what has arrived of it.
+    context: Captured | Carried = Carried()
+    #: Most threads of libraries; None for as many as they like.
+    caps: Caps | None = None
+    #: Whether the worker is the backend's, and need not be left as it was found.
+    is_own_process: bool = True
+    #: The `process_token` of the caller.
+    caller: str = ""
+    #: The name of the backend, and the seed of the call, for `current_task`.
+    backend: str = ""
+    seed: Any = None
 
-
-class _Cancellable(Protocol):
     @property
-    def cancelled(self) -> bool: ...
-
-
-class _NeverCancelled:
-    cancelled = False
-
-
-_NEVER = _NeverCancelled()
-
-
-class _Run(NamedTuple):
-    """How to run the tasks of one batch."""
-
-    stop_on_failure: bool
-    budget_seconds: float | None
-    cancellable: _Cancellable
-    fail: Callable[[BaseException], Failure]
-    batch_id: int
-    #: Where to note what runs, or None.
-    slot: Slot | None
-    #: Where the results go.
-    values: list[Any]
-
-    def begin(self) -> float:
-        """Note that the batch was begun, give the time."""
-        slot = self.slot
-        if slot is not None:
-            slot[STARTED] = math.inf
-            slot[POSITION] = 0
-            slot[PROCESS] = os.getpid()
-            slot[BATCH] = self.batch_id  # last: what is read with this number is whole
-        return monotonic()
-
-    def end(self, began: float, failures: dict[int, Failure]) -> Outcome:
-        """Note that no task runs any more, and give the outcome."""
-        if self.slot is not None:
-            self.slot[STARTED] = math.inf
-        return Outcome(self.values, failures, monotonic() - began)
-
-
-def run_job(job: Job, header: CallHeader) -> Outcome:
-    """Run a job in this process, on the original objects of its tasks."""
-    batch = job.batch
-    run = _Run(header.stop_on_failure, batch.budget_seconds, job, _local_failure, batch.batch_id, job.note, job.values)
-    token, busy_token = ACTIVE.set(header.nested), BUSY.set(header.busy)
-    process = os.getpid()
-    try:
-        if is_any_known():
-            return _run_calls([unwrapped(batch.call_at(position)) for position in range(len(batch))], run)
-        if batch.kind is Kind.CALLS:
-            return _run_calls(batch.tasks, run)
-        args: Iterable[Sequence[Any]] = zip(batch.tasks, strict=True) if batch.kind is Kind.ITEMS else batch.tasks
-        function = batch.function
-        assert function is not None
-        return _run_args(function, args, run)
-    finally:
-        if os.getpid() != process:
-            os._exit(0)  # a child that a task forked and let go on: it must not take the place of a worker
-        BUSY.reset(busy_token)
-        ACTIVE.reset(token)
-
-
-# The two loops are the same but for the call. Written out, because a call through one more function would double what
-# a task of a microsecond costs.
-
-
-def _run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]], run: _Run) -> Outcome:
-    stop_on_failure, budget_seconds, cancellable, fail, _, slot, values = run
-    failures: dict[int, Failure] = {}
-    began = now = run.begin()
-    stop_at = began + budget_seconds if budget_seconds is not None else math.inf
-    for function, args, kwargs in calls:
-        if now >= stop_at or cancellable.cancelled:
-            break
-        if slot is not None:
-            slot[STARTED] = now
-            slot[POSITION] = len(values)
-        try:
-            values.append(function(*args, **kwargs))
-        except BaseException as error:
-            failures[len(values)] = fail(error)
-            values.append(None)
-            if stop_on_failure:
-                break
-        now = monotonic()
-    return run.end(began, failures)
-
-
-def _run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]], run: _Run) -> Outcome:
-    stop_on_failure, budget_seconds, cancellable, fail, _, slot, values = run
-    failures: dict[int, Failure] = {}
-    began = now = run.begin()
-    stop_at = began + budget_seconds if budget_seconds is not None else math.inf
-    for args in args_of_tasks:
-        if now >= stop_at or cancellable.cancelled:
-            break
-        if slot is not None:
-            slot[STARTED] = now
-            slot[POSITION] = len(values)
-        try:
-            values.append(function(*args))
-        except BaseException as error:
-            failures[len(values)] = fail(error)
-            values.append(None)
-            if stop_on_failure:
-                break
-        now = monotonic()
-    return run.end(began, failures)
-
-
-def _local_failure(error: BaseException) -> Failure:
-    return Failure(error, None, threading.current_thread().name)
-
-
-def _remote_failure(error: BaseException) -> Failure:
-    return Failure(error, _format_traceback(error), _process_name())
-
-
-def _process_name() -> str:
-    process = sys.modules.get("multiprocessing.process")
-    name = process.current_process().name if process is not None else "process"
-    return f"{name} (pid {os.getpid()})"
-
-
-def _format_traceback(error: BaseException) -> str:
-    import traceback
-
-    try:
-        # The first frame is the loop above, which tells the user nothing.
-        below = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        return "".join(traceback.format_exception(type(error), error, below))
-    except BaseException as second:  # __str__ of a user's exception may do anything
-        return f"{type(error).__qualname__} (no traceback: {type(second).__qualname__} while formatting it)\n"
+    def mode(self) -> str | None:
+        """How what is shared is mapped."""
+        return self.sharing.mode if self.sharing is not None else None
 
 
 # -- in another process ----------------------------------------------------------------------------------------------
@@ -198,11 +76,18 @@ _STATELESS = (FunctionType, BuiltinFunctionType, type)
 class _KnownCall:
     """What a worker has unpickled of a call, and keeps."""
 
-    __slots__ = ("functions", "header")
+    __slots__ = ("functions", "header", "is_here", "surroundings")
 
     def __init__(self, header: CallHeader) -> None:
         self.header = header
         self.functions: dict[int, Callable[..., Any]] = {}
+        context = header.context
+        assert isinstance(context, Carried)
+        #: A backend may bring payloads to threads of the very process that made them, which has all it needs.
+        self.is_here = header.caller == process_token()
+        self.surroundings = Surroundings(
+            context, header.nested, is_own_process=header.is_own_process, is_here=self.is_here
+        )
 
 
 #: How many calls a worker remembers: more than one, because a pool that is not ours may serve several at a time.
@@ -236,68 +121,77 @@ def run_payload(payload: bytes | bytearray) -> bytes:
     fields = _serialize.read_payload(payload)
     if fields.form == _serialize.EXCUSE:
         position, packed = unpack(fields.body, None)  # made by Encoder.encode_excuse
-        return _serialize.encode_packed([], {position: packed}, 0.0)
+        return _outcomes.encode_packed([], {position: packed}, 0.0)
+    process = os.getpid()
     try:
         known = _known_call(fields)
-        functions = _functions(fields, known)
-    except OutOfReachError:
-        return _serialize.encode_out_of_reach()
-    except BaseException as error:
-        return _not_unpickled(error)
-    process = os.getpid()
-    board = known.header.board
-    if fields.slot is None or board is None:
-        encoded = _run_fields(fields, known.header, functions, None)
-    else:
-        opened = open_slot(board, fields.slot)
-        if opened is None:
-            return _serialize.encode_blind()
-        with opened as slot:
-            encoded = _run_fields(fields, known.header, functions, slot)
+        encoded, emitted = known.surroundings.run(_run_known, fields, known)
+    except BaseException as error:  # of the header, or of what a plugin does
+        encoded, emitted = _not_unpickled(error), b""
     if os.getpid() != process:
         os._exit(0)  # a child that the task forked and let go on: the answer is its parent's to give
-    return encoded
+    return _outcomes.with_emitted(encoded, emitted)
+
+
+def _run_known(fields: _serialize.Payload, known: _KnownCall) -> bytes:
+    try:
+        functions = _functions(fields, known)
+    except OutOfReachError:
+        return _outcomes.encode_out_of_reach()
+    except BaseException as error:
+        return _not_unpickled(error)
+    board = known.header.board
+    if fields.slot is None or board is None:
+        return _run_fields(fields, known, functions, None)
+    opened = open_slot(board, fields.slot)
+    if opened is None:
+        return _outcomes.encode_blind()
+    with opened as slot:
+        return _run_fields(fields, known, functions, slot)
 
 
 def _run_fields(
-    fields: _serialize.Payload, header: CallHeader, functions: dict[int, Callable[..., Any]], slot: Slot | None
+    fields: _serialize.Payload, known: _KnownCall, functions: dict[int, Callable[..., Any]], slot: Slot | None
 ) -> bytes:
-    sharing = header.sharing
+    header = known.header
     before = n_attached()
     try:
         content = _content(fields.body, header)
         calls = _calls(fields, content, functions) if n_attached() > before else None
     except OutOfReachError:
-        return _serialize.encode_out_of_reach()
+        return _outcomes.encode_out_of_reach()
     except BaseException as error:
         return _not_unpickled(error)
-    run = _Run(header.stop_on_failure, fields.budget_seconds, _NEVER, _remote_failure, fields.batch_id, slot, [])
+    run = Run(header.stop_on_failure, fields.budget_seconds, NEVER, remote_failure, fields.batch_id, slot, [])
+    CURRENT.set(Place(fields.start, run.values, fields.attempts, fields.worker, header.backend, header.seed))
+    undo = limit_worker(header.caps) if header.caps is not None and not known.is_here else None
     describe: Callable[[int], str]
-    token = ACTIVE.set(header.nested)
     try:
         if calls is None and fields.form == _serialize.COLUMNS:
             function = functions[fields.functions[0][0]]
             args = zip(*content, strict=True) if content else repeat((), fields.n_tasks)
             name = describe_function(function)
-            outcome = _run_args(function, args, run)
+            outcome = run_args(function, args, run)
             describe = lambda _: name  # noqa: E731
         else:
             if calls is None:
                 calls = [(functions[n] if n is not None else f, a, k) for n, f, a, k in content]
-            outcome = _run_calls(calls, run)
+            outcome = run_calls(calls, run)
             describe = lambda position: describe_function(calls[position][0])  # noqa: E731
     finally:
-        ACTIVE.reset(token)
+        if undo is not None and not header.is_own_process:
+            undo()
+    sharing = header.sharing
     if sharing is None:
-        return _serialize.encode_outcome(outcome, fields.start, describe, None, header.codec)
+        return _outcomes.encode_outcome(outcome, fields.start, describe, None, header.codec)
     with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
-        return _serialize.encode_outcome(outcome, fields.start, describe, parcel)
+        return _outcomes.encode_outcome(outcome, fields.start, describe, parcel)
 
 
 def _content(body: bytes | Packed, header: CallHeader) -> Any:
     if header.codec is not None and isinstance(body, bytes):
         return header.codec.loads(body)
-    return unpack(body, header.sharing.mode if header.sharing is not None else None)
+    return unpack(body, header.mode)
 
 
 def _calls(
@@ -340,7 +234,7 @@ def _functions(fields: _serialize.Payload, known: _KnownCall) -> dict[int, Calla
 def _function(blob: bytes | Packed, header: CallHeader) -> Any:
     if header.codec is not None and isinstance(blob, bytes):
         return pickle.loads(header.codec.decompress(blob))  # noqa: S301 - from our own caller
-    return unpack(blob, header.sharing.mode if header.sharing is not None else None)
+    return unpack(blob, header.mode)
 
 
 def _not_unpickled(error: BaseException) -> bytes:
@@ -348,4 +242,4 @@ def _not_unpickled(error: BaseException) -> bytes:
         f"a task was pickled in the caller but cannot be unpickled in the worker: {error!r}", task_index=-1, path=""
     )
     failure.__cause__ = error
-    return _serialize.encode_unclear(Failure(failure, _format_traceback(error), _process_name()))
+    return _outcomes.encode_unclear(Failure(failure, format_traceback(error), process_name()))

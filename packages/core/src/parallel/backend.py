@@ -49,11 +49,12 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from parallel._cpu import cpu_count
+from parallel._cpu import cpu_budget, cpu_count
 from parallel._pickling import dumps
+from parallel._settings import ACTIVE
 from parallel._task import Job, Outcome
 from parallel._tree import kill_process_tree
 from parallel._warm import WarmPools
@@ -73,9 +74,11 @@ __all__ = [
     "Report",
     "WarmPools",
     "WorkerLostError",
+    "cpu_budget",
     "cpu_count",
     "dumps",
     "end_with_process",
+    "explain_processes",
     "kill_process_tree",
     "process_n_jobs",
     "resolve_n_jobs",
@@ -97,15 +100,18 @@ class Report(Protocol):
         """The worker that held `future` ended; its callback will not be called."""
 
 
-def resolve_n_jobs(n_jobs: int | None, default: int = 1) -> int:
+def resolve_n_jobs(n_jobs: int | None, default: int = 1, workers: int | None = None) -> int:
     """Turn what a user gives as `n_jobs` into a number of workers on this host, joblib's way.
 
     Parameters
     ----------
     n_jobs : int or None
-        Positive: itself. Negative: ``max(cpus + 1 + n_jobs, 1)``. None: `default`.
+        Positive: itself. Negative: ``max(cpus + 1 + n_jobs, 1)``, where the CPUs are those of `cpu_budget`. None:
+        `default`.
     default : int
         What None means.
+    workers : int, optional
+        How many there are, where that is not for the CPUs to say; in a task no more of them than CPUs.
 
     Raises
     ------
@@ -116,9 +122,11 @@ def resolve_n_jobs(n_jobs: int | None, default: int = 1) -> int:
         return default
     if n_jobs == 0:
         raise ValueError("n_jobs == 0 in Parallel has no meaning")
-    if n_jobs < 0:
-        return max(cpu_count() + 1 + n_jobs, 1)
-    return n_jobs
+    if n_jobs > 0:
+        return n_jobs
+    cpus = ACTIVE.get().cpus
+    most = workers if workers and not cpus else min(workers or cpu_budget(), cpu_budget())
+    return max(most + 1 + n_jobs, 1)
 
 
 def why_no_processes() -> str | None:
@@ -140,6 +148,15 @@ def process_n_jobs(n_jobs: int | None, default: int = 1) -> int:
         warnings.warn(f"tasks run one after the other instead of on {resolved} workers: {reason}", stacklevel=4)
         return 1
     return resolved
+
+
+def explain_processes(start_method: str, why: str) -> dict[str, tuple[Any, str]]:
+    """Give what `ParallelBackendBase.explain` says of a backend of processes: how they start, and `why` so."""
+    facts: dict[str, tuple[Any, str]] = {"start_method": (start_method, why)}
+    reason = why_no_processes()
+    if reason is not None:
+        facts["n_jobs"] = 1, reason
+    return facts
 
 
 class ParallelBackendBase:
@@ -172,6 +189,9 @@ class ParallelBackendBase:
     wire: str = "objects"
     #: Whether the workers are on this host.
     same_host: bool = False
+    #: Whether the workers are the backend's own. Else what a batch needs to be set in its worker (most threads of
+    #: libraries, filters of warnings, levels of loggers) is set back when the batch is over.
+    owns_workers: bool = True
     #: Whether the user's settings `serializer` and `compression` apply: for ``wire = "bytes"`` over a network.
     uses_codec: bool = False
     #: Whether `abort_everything` stops tasks that are running, and `kill` those of one worker.
@@ -337,6 +357,17 @@ class ParallelBackendBase:
     def attach(self, report: Report) -> None:
         """Get the object to report to; called after `configure`, before the first `submit` of a call."""
 
+    def explain(self, n_jobs: int) -> Mapping[str, tuple[Any, str]]:
+        """Tell what `parallel.explain` is to say of this backend: by name, a value and in a few words the reason.
+
+        Parameters
+        ----------
+        n_jobs : int
+            As for `effective_n_jobs`. Under the name ``"n_jobs"`` the reason, if there is a special one, why that gives
+            what it does.
+        """
+        return {}
+
     def get_nested_backend(self) -> tuple[str | ParallelBackendBase | None, int | None]:
         """Give the default backend and n_jobs of calls made inside tasks.
 
@@ -362,15 +393,20 @@ class ParallelBackendBase:
     def _prepare_worker_env(self, n_jobs: int) -> dict[str, str]:
         """Give the environment variables that limit the threads of libraries in each of `n_jobs` worker processes.
 
-        `inner_max_num_threads` wins, then what the caller's environment says, then a fair share of the CPUs.
+        `inner_max_num_threads` wins, then what the caller's environment says, then a fair share of the CPUs. In a task
+        the environment may be what an outer call has set, so there it is the smaller of the two.
         """
-        fair_share = max(cpu_count() // max(n_jobs, 1), 1)
+        fair_share = max(cpu_budget() // max(n_jobs, 1), 1)
+        is_nested = ACTIVE.get().cpus > 0
         env = {}
         for name in self.MAX_NUM_THREADS_VARS:
             if self.inner_max_num_threads is not None:
                 env[name] = str(self.inner_max_num_threads)
-            else:
-                env[name] = os.environ.get(name, str(fair_share))
+                continue
+            given = os.environ.get(name)
+            if given is None or (is_nested and given.isdecimal() and int(given) > fair_share):
+                given = str(fair_share)
+            env[name] = given
         if self.TBB_ENABLE_IPC_VAR not in os.environ:
             env[self.TBB_ENABLE_IPC_VAR] = "1"
         return env

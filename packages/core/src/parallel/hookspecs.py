@@ -25,7 +25,9 @@ call.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import pluggy
 
@@ -38,7 +40,9 @@ __all__ = [
     "parallel_batch_submitted",
     "parallel_call_finished",
     "parallel_call_started",
+    "parallel_capture_context",
     "parallel_default_backend",
+    "parallel_restore_context",
     "parallel_task_failed",
 ]
 
@@ -76,6 +80,24 @@ class CallInfo:
 @hookspec(firstresult=True)
 def parallel_default_backend() -> str | None:
     """Choose the backend of calls that name none; the first plugin that does not return None decides."""
+
+
+@hookspec
+def parallel_capture_context() -> object | None:
+    """Give what tasks are to find on their workers as it is in the caller; None for nothing.
+
+    Called at the beginning of each call in the thread that makes it. What is given goes to `parallel_restore_context`
+    of the same plugin; where workers are other processes both are pickled, so the plugin has to be an importable
+    module, or an object that can be pickled.
+    """
+
+
+@hookspec
+def parallel_restore_context(state: object) -> AbstractContextManager[Any] | None:
+    """Give a context manager in which a batch runs, or None; called on the worker.
+
+    `state` is what `parallel_capture_context` of this plugin gave. What this raises is the failure of the batch.
+    """
 
 
 @hookspec

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("contract", "errors", "faults", "generators", "lifecycle", "limits", "pickling", "results")
+_PARTS = ("context", "contract", "errors", "faults", "generators", "lifecycle", "limits", "pickling", "results")
 pytest.register_assert_rewrite("parallel_testkit._suite", *(f"parallel_testkit._conformance_{part}" for part in _PARTS))
 
-from parallel_testkit._conformance_contract import ContractTests  # noqa: E402 - after their asserts can be rewritten
+from parallel_testkit._conformance_context import ContextTests  # noqa: E402 - after their asserts can be rewritten
+from parallel_testkit._conformance_contract import ContractTests  # noqa: E402
 from parallel_testkit._conformance_errors import ErrorTests  # noqa: E402
 from parallel_testkit._conformance_faults import FaultTests  # noqa: E402
 from parallel_testkit._conformance_generators import GeneratorTests  # noqa: E402
@@ -20,7 +21,15 @@ __all__ = ["BackendConformance"]
 
 
 class BackendConformance(
-    ResultTests, ErrorTests, FaultTests, LimitTests, PicklingTests, GeneratorTests, LifecycleTests, ContractTests
+    ResultTests,
+    ErrorTests,
+    FaultTests,
+    LimitTests,
+    PicklingTests,
+    GeneratorTests,
+    ContextTests,
+    LifecycleTests,
+    ContractTests,
 ):
     """All that `parallel` needs of a backend, as tests for pytest.
 

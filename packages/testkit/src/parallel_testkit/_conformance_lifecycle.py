@@ -123,6 +123,8 @@ class LifecycleTests(Suite):
     def test_libraries_in_workers_are_limited(self, make: Make, declared: ParallelBackendBase) -> None:
         if not declared.supports_inner_max_num_threads:
             pytest.skip(f"the backend {self.backend!r} does not declare supports_inner_max_num_threads")
+        if declared.uses_threads or not declared.owns_workers:
+            pytest.skip(f"the workers of the backend {self.backend!r} are there before, or threads")
         names = declared.MAX_NUM_THREADS_VARS
         assert set(make(inner_max_num_threads=3).map(_tasks.environment, names)) == {"3"}
         assert set(make(inner_max_num_threads=5).map(_tasks.environment, names)) == {"5"}
