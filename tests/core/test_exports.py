@@ -28,10 +28,10 @@ MIB = 1 << 20
 class Caller:
     """What a call does with its exports."""
 
-    def __init__(self, *, is_changed_by_tasks: bool = False) -> None:
+    def __init__(self, *, mode: str = "r") -> None:
         self.reasons: list[str] = []
         self.in_flight: list[Export] = []
-        self.exports = Exports(LIMIT, Folder(), self.reasons.append, is_changed_by_tasks=is_changed_by_tasks)
+        self.exports = Exports(LIMIT, Folder(), self.reasons.append, mode=mode)
 
     def send(self, *values: Any) -> tuple[Packed, Export]:
         """Pack a batch that is in flight until its export is released."""
@@ -144,7 +144,7 @@ def test_a_bytearray_that_was_changed_or_has_grown_is_written_again(caller: Call
 
 
 def test_what_workers_have_written_is_no_change_of_the_caller_s() -> None:
-    caller = Caller(is_changed_by_tasks=True)
+    caller = Caller(mode="r+")
     value = large()
     first, _ = caller.send(value)
     unpack(first, "r+")[0][0] = 99.0

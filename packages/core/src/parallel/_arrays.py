@@ -82,12 +82,11 @@ def _make_array(typecode: str, data: memoryview) -> array.array[Any]:
 
 
 def _reduce_ndarray(value: Any, parcel: _Parcel) -> Any:
-    if value.nbytes < parcel.limit:
-        parcel.note(value, (_address(value), value.nbytes))
-    elif not value.dtype.hasobject:
+    if value.nbytes >= parcel.limit and not value.dtype.hasobject:
         reduced = _reduce_large(value, parcel)
         if reduced is not None:
             return reduced
+    parcel.note(value, (_address(value), value.nbytes))
     if not value.flags.writeable and _is_gapless(value):
         value = value.copy(order="K")  # or protocol 5 makes an array of it that can never be written
     return value.__reduce_ex__(5)

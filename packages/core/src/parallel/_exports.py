@@ -97,6 +97,9 @@ class Export(Parcel):
     def __init__(self, exports: Exports, limit: int) -> None:
         super().__init__(limit)
         self._exports = exports
+        #: Batches that use it besides the one it is of, and whether there will be no more.
+        self.n_holders = 0
+        self.is_retired = False
         self._used: dict[int, _Copy] = {}
         self._shelves: dict[int, int] = {}
 
@@ -146,15 +149,15 @@ class Exports:
         For files, where memory cannot be anonymous.
     warn
         Called with the reason when something does not fit, and travels through the pipe instead.
-    is_changed_by_tasks
-        Whether workers may write to what was written: then it does not show what it was.
+    mode
+        How workers map what was written. Where they may write to it, buffers of equal content stay apart; and with
+        "r+" what was written does not show what it was.
     """
 
-    def __init__(
-        self, limit: int, folder: Folder, warn: Callable[[str], None], *, is_changed_by_tasks: bool = False
-    ) -> None:
+    def __init__(self, limit: int, folder: Folder, warn: Callable[[str], None], *, mode: str | None = "r") -> None:
         self.limit = limit
-        self._is_changed_by_tasks = is_changed_by_tasks
+        self._is_changed_by_tasks = mode == "r+"
+        self._is_read_only = mode == "r"
         #: Whether buffers were seen at all, and one that had changed since it was seen before.
         self.has_seen_array = False
         self.has_seen_change = False
@@ -177,9 +180,9 @@ class Exports:
         self._gone: deque[Hashable] = deque()
         self._open_shelf: tuple[Export, _Shelf] | None = None
 
-    def new_export(self) -> Export:
-        """Begin a batch."""
-        return Export(self, self.limit)
+    def new_export(self, limit: int | None = None) -> Export:
+        """Begin a batch; with a `limit` of its own, or that of all."""
+        return Export(self, self.limit if limit is None else limit)
 
     def find(self, data: memoryview, owner: object, key: Hashable, export: Export) -> _Copy | None:
         """Give the copy of a buffer, made now if there is none, or if the buffer has changed since; None for no room.
@@ -195,7 +198,9 @@ class Exports:
                 return copy
             self._drop(kept_as)
             self.has_seen_change = True
-        if type(key) is not int:
+        if key is None and not self._is_read_only:
+            key = ("unknown", id(data), len(self._copies))
+        if type(key) is not int and self._is_read_only:
             key, alias = ("content", data.nbytes, hash(_sample(data, keeps_all=True))), key
             copy = self._copies.get(key)
             if copy is not None:
@@ -209,6 +214,8 @@ class Exports:
         copy = self.write(data, export)
         if copy is not None:
             self._keep(key, copy, owner)
+        else:
+            self.has_seen_change = True  # there is nothing to compare it with when it is seen again
         return copy
 
     def note(self, value: Any, key: Hashable) -> None:
@@ -370,4 +377,4 @@ def max_regions() -> int:
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(min(soft // 8, 64), 2)
+    return max(min(soft // 8, 256), 2)

@@ -13,7 +13,8 @@ from parallel._rooms import Rooms
 __all__ = ["NO_SHARING", "CallMemory", "Sharing", "warn_of_pipe"]
 
 
-#: After so many tasks whose arrays had not changed, the input is trusted not to change any: tasks may be read ahead.
+#: After so many tasks from the first with an array on, none of which had changed, the input is trusted not to change
+#: any: tasks may be read ahead.
 _TRUSTED_AFTER = 16
 
 #: More than any buffer has: nothing travels apart.
@@ -54,13 +55,15 @@ class CallMemory:
     def __init__(self, sharing: Sharing, temp_folder: str | os.PathLike[str] | None = None) -> None:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
-        self._exports = Exports(sharing.limit, self._folder, self.warn, is_changed_by_tasks=sharing.mode == "r+")
+        self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
         self._rooms = Rooms(self._folder, max_regions() if sharing.limit < NO_LIMIT else 0)
         self._sends = sharing.mode is not None
         self._has_warned = False
-        self._n_begun = 0
+        self._n_begun = self._trusted_at = 0
         # By batch id: what it uses, until it is over.
         self._batches: dict[int, tuple[Export | None, Region | None]] = {}
+        # By batch id: what functions have sent apart that it uses.
+        self._held: dict[int, list[Export]] = {}
 
     def must_be_single(self) -> bool:
         """Tell whether each task has to be sent alone, before the next is read.
@@ -70,24 +73,42 @@ class CallMemory:
         have copies of their own to write to.
         """
         exports = self._exports
-        if not self._sends:
-            return False
         if not self._n_begun:
             return True
         if not exports.has_seen_array:
             return False
-        return exports.has_seen_change or exports.is_watching or self.sharing.mode == "c"
+        return exports.has_seen_change or exports.is_watching or (self._sends and self.sharing.mode == "c")
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""
         self._n_begun += 1
-        self._exports.is_watching = self._n_begun < _TRUSTED_AFTER
-        entry = self._batches[batch_id] = self.new_export(), self._rooms.take()
+        exports = self._exports
+        if not exports.has_seen_array:
+            self._trusted_at = self._n_begun + _TRUSTED_AFTER
+        exports.is_watching = self._n_begun < self._trusted_at
+        # What nothing travels through still sees what changes.
+        export = self.new_export()
+        if export is None and exports.is_watching:
+            export = exports.new_export(NO_LIMIT)
+            export.names_files = False
+        entry = self._batches[batch_id] = export, self._rooms.take()
         return entry
 
     def new_export(self) -> Export | None:
-        """Give what data goes through that is used by the whole call."""
+        """Give what data goes through that travels apart from its batch; None for nothing."""
         return self._exports.new_export() if self._sends else None
+
+    def hold(self, batch_id: int, export: Export) -> None:
+        """Keep what a function has sent apart for as long as the batch may need it."""
+        if batch_id in self._batches:
+            self._held.setdefault(batch_id, []).append(export)
+            export.n_holders += 1
+
+    def retire(self, export: Export) -> None:
+        """Give it back once no batch holds it any more; none will."""
+        export.is_retired = True
+        if not export.n_holders:
+            export.release()
 
     def room_of(self, batch_id: int) -> Region | None:
         """Give the room of a batch, whose results are about to be read."""
@@ -96,6 +117,10 @@ class CallMemory:
     def end(self, batch_id: int, *, is_clean: bool) -> None:
         """A batch is over; `is_clean` if its room was left empty, by a worker that is done with it."""
         export, room = self._batches.pop(batch_id, (None, None))
+        for held in self._held.pop(batch_id, ()):
+            held.n_holders -= 1
+            if held.is_retired:
+                self.retire(held)
         if export is not None:
             export.release()
         if room is not None:
@@ -109,7 +134,11 @@ class CallMemory:
     def refuse(self, batch_id: int) -> bool:
         """Send all through the pipe from now on: a worker cannot find what is shared. Tell if the batch had such."""
         self._sends = False
-        return self._batches.get(batch_id, (None, None))[0] is not None
+        export = self._batches.get(batch_id, (None, None))[0]
+        if export is None or export.limit >= NO_LIMIT:
+            return False
+        self.warn("the workers cannot open it")
+        return True
 
     def close(self) -> None:
         """The call is over; results keep what they have."""

@@ -279,11 +279,11 @@ def _has_large_bytes(value: object, limit: int) -> bool:
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting += item
-        elif not isinstance(item, type | str | int | float):
-            with contextlib.suppress(Exception):  # a class of the user's may do anything
-                waiting += vars(item).values()
+        with contextlib.suppress(Exception):  # a class of the user's may do anything
+            if isinstance(item, dict):
+                waiting.extend(item.values())
+            elif isinstance(item, list | tuple | set | frozenset):
+                waiting.extend(item)  # not by +=, which may give what the item's class likes
+            elif not isinstance(item, type | str | int | float):
+                waiting.extend(vars(item).values())
     return False

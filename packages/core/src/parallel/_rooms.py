@@ -8,7 +8,9 @@ can be kept. A room that was used is not used again; the results have its memory
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Hashable
+from typing import Any
 
 from parallel._parcel import Location, Packed, Parcel, put_together
 from parallel._region import Address, Folder, Region, aligned, map_privately, open_region, write_all
@@ -125,17 +127,28 @@ def unpack_result(packed: Packed, room: Region, extent: int) -> object:
     return put_together(packed, [memory])
 
 
+#: Most results that are kept in mappings of their own: systems have a limit (65,530 on Linux).
+MAX_MAPPED = 20_000
+
+#: Those that there are.
+_mapped: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 def _map(room: Region, extent: int) -> memoryview:
     try:
-        return memoryview(map_privately(room.descriptor, extent))
+        if len(_mapped) < MAX_MAPPED:
+            memory = map_privately(room.descriptor, extent)
+            _mapped.add(memory)
+            return memoryview(memory)
     except (OSError, ValueError):  # no address space, too many mappings: a copy will do
-        content = bytearray(extent)
-        with open(room.descriptor, "rb", buffering=0, closefd=False) as file:
-            file.seek(0)
-            at = 0
-            while at < extent:
-                at += file.readinto(memoryview(content)[at:]) or _fail(at, extent)
-        return memoryview(content)
+        pass
+    content = bytearray(extent)
+    with open(room.descriptor, "rb", buffering=0, closefd=False) as file:
+        file.seek(0)
+        at = 0
+        while at < extent:
+            at += file.readinto(memoryview(content)[at:]) or _fail(at, extent)
+    return memoryview(content)
 
 
 def _fail(at: int, extent: int) -> int:
