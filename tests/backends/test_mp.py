@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +15,10 @@ import pytest
 from parallel import Parallel, delayed
 from parallel.errors import BackendError, WorkerLostError
 from parallel_backend_mp import MpBackend
+from parallel_backend_mp._importing import wait_for_imports
 from parallel_backend_mp._process import Worker
-from parallel_testkit import BackendConformance, Gate, Mailbox
-from tests.backends.workers import kill, process_ids, report_process, wait_until_gone
+from parallel_testkit import BackendConformance, Gate, Mailbox, run_bounded
+from tests.backends.workers import GO_ON, IMPORTING, kill, process_ids, report_process, wait_until_gone
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -267,3 +271,59 @@ def test_options_that_contradict_each_other_are_refused() -> None:
 def test_unknown_options_of_an_instance_are_refused() -> None:
     with pytest.raises(TypeError, match="no_such_option"):
         Parallel(n_jobs=2, backend=MpBackend(), no_such_option=1).map(abs, range(3))
+
+
+# -- imports at the time of a fork -------------------------------------------------------------------------------------
+
+SLOW_MODULE = """
+import threading
+from tests.backends.workers import GO_ON, IMPORTING
+
+if threading.current_thread().name == "importer":
+    IMPORTING.set()
+    GO_ON.wait()
+VALUE = 3
+"""
+
+
+@pytest.fixture
+def importer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
+    """A thread that is in the middle of an import."""
+    (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    IMPORTING.clear()
+    GO_ON.clear()
+    thread = threading.Thread(target=lambda: importlib.import_module("slow_module"), name="importer")
+    thread.start()
+    IMPORTING.wait()
+    yield thread
+    GO_ON.set()
+    thread.join()
+    sys.modules.pop("slow_module", None)
+
+
+def import_it(_: int) -> int:
+    return int(importlib.import_module("slow_module").VALUE)
+
+
+@pytest.mark.usefixtures("importer")
+@pytest.mark.skipif("fork" not in METHODS, reason="forks")
+def test_a_forked_worker_does_not_wait_for_a_thread_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel_backend_mp._process.wait_for_imports", lambda: None)  # it has begun just then
+    parallel = Parallel(n_jobs=2, backend="mp", start_method="fork")
+    assert run_bounded(parallel.map, import_it, range(4)) == [3, 3, 3, 3]
+
+
+def test_a_fork_waits_for_imports(importer: threading.Thread) -> None:
+    waiting = threading.Thread(target=wait_for_imports)
+    waiting.start()
+    GO_ON.set()
+    waiting.join()
+    assert sys.modules["slow_module"].VALUE == 3
+
+
+def test_an_import_does_not_wait_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from parallel import Parallel\nVALUE = Parallel(2, 'mp', start_method='fork').map(abs, [-1, -2])\n"
+    (tmp_path / "module_that_calls.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_bounded(importlib.import_module, "module_that_calls").VALUE == [1, 2]

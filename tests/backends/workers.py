@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from pathlib import Path
 
 from parallel import Parallel, delayed
@@ -43,3 +44,8 @@ def wait_until_gone(process: int, seconds: float = 30.0) -> None:
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
     wait_until_gone(process)
+
+
+#: For a module that is being imported: set when that has begun, and waited for before it goes on.
+IMPORTING = threading.Event()
+GO_ON = threading.Event()

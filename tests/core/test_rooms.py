@@ -144,6 +144,14 @@ def test_what_cannot_be_mapped_is_read(rooms: Rooms, monkeypatch: pytest.MonkeyP
     assert result["a"].flags.writeable
 
 
+def test_with_too_many_results_alive_the_next_is_a_copy(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel._rooms.MAX_MAPPED", len(_rooms._mapped) + 2)
+    kept = [bring(rooms, np.full(1000, float(number))) for number in range(5)]
+    assert [float(array[-1]) for array in kept] == [0, 1, 2, 3, 4]
+    assert all(array.flags.writeable for array in kept)
+    assert len(_rooms._mapped) == _rooms.MAX_MAPPED
+
+
 def test_a_pickle_that_was_begun_again_takes_no_more_of_the_room(rooms: Rooms) -> None:
     room = take(rooms)
     array = np.arange(500.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -137,6 +138,93 @@ def test_an_input_that_changes_nothing_is_read_ahead(kind: str) -> None:
     assert parallel.n_dispatched_batches < 250
 
 
+# -- where nothing can be shared ---------------------------------------------------------------------------------------
+
+
+def refilled(n_items: int, dtype: Any = float) -> Iterator[Any]:
+    values = np.zeros(n_items, dtype)
+    for i in range(N_TASKS):
+        values[:] = i
+        yield delayed(first)(values)
+
+
+@every_kind
+@pytest.mark.parametrize("settings", [{"max_nbytes": None}, {"mmap_mode": None}], ids=repr)
+@pytest.mark.parametrize("n_items", [100, 200_000])
+def test_an_argument_that_is_refilled_and_goes_through_the_pipe(
+    kind: str, settings: dict[str, Any], n_items: int
+) -> None:
+    assert Parallel(**KINDS[kind], **settings)(refilled(n_items)) == EXPECTED
+
+
+@every_kind
+@pytest.mark.parametrize("n_items", [100, 200_000])
+def test_an_array_of_objects_that_is_refilled(kind: str, n_items: int) -> None:
+    assert Parallel(**KINDS[kind])(refilled(n_items, object)) == EXPECTED
+
+
+@every_kind
+def test_an_array_that_is_refilled_after_tasks_without_any(kind: str) -> None:
+    def tasks() -> Iterator[Any]:
+        for i in range(50):
+            yield delayed(abs)(i)
+        yield delayed(first)(np.zeros(1))  # from here on, it matters what changes
+        yield from refilled(100)
+
+    found = Parallel(**KINDS[kind], batch_size=1, pre_dispatch=1)(tasks())
+    assert found[51:] == EXPECTED
+
+
+@every_kind
+def test_an_argument_that_is_refilled_when_the_system_refuses_memory(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no room for a test")
+
+    monkeypatch.setattr("parallel._exports.write_all", refuse)
+    with pytest.warns(RuntimeWarning, match="no room for a test"):
+        assert Parallel(**KINDS[kind])(refilled(200_000)) == EXPECTED
+
+
+def hide_memory() -> None:
+    """Let this worker find nothing of what is shared, as in another pid namespace."""
+    import parallel._imports
+
+    parallel._imports.open_region = lambda _: None
+
+
+@every_kind
+@pytest.mark.parametrize("n_items", [100, 200_000])
+def test_an_argument_that_is_refilled_when_no_worker_can_open_it(kind: str, n_items: int) -> None:
+    parallel = Parallel(**KINDS[kind], initializer=hide_memory)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert parallel(refilled(n_items)) == EXPECTED
+        assert (
+            parallel(delayed(first)([values], i) for i, values in enumerate([np.full(200_000, 7.0)] * 8)) == [7.0] * 8
+        )
+    assert {str(warning.message).partition("shared: ")[2] for warning in shown} <= {"the workers cannot open it"}
+    assert shown
+
+
+@every_kind
+def test_a_function_whose_array_is_refilled_uses_up_no_memory(kind: str) -> None:
+    values = np.zeros(200_000)
+    most = 0
+
+    def tasks() -> Iterator[Any]:
+        nonlocal most
+        for i in range(300):
+            values[:] = i
+            most = max(most, len(os.listdir("/proc/self/fd")))
+            yield delayed(lambda _: first(values))(i)
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert Parallel(**KINDS[kind])(tasks()) == [float(i) for i in range(300)]
+    assert most - before < 60
+
+
 # -- copies of their own -----------------------------------------------------------------------------------------------
 
 
@@ -149,6 +237,18 @@ def test_tasks_have_copies_of_their_own_to_write_to(kind: str, batch_size: int |
     with parallel.share(values) as shared:
         assert parallel.map(add_one, [shared] * 30) == [1.0] * 30
     assert values[0] == 0
+
+
+def write_to_first(left: Any, right: Any) -> tuple[float, float]:
+    left[0] = 7
+    return float(left[0]), float(right[0])
+
+
+@every_kind
+@pytest.mark.parametrize("mode", ["c", "r+"])
+def test_buffers_of_equal_content_stay_apart_where_tasks_may_write(kind: str, mode: str) -> None:
+    left, right = (np.frombuffer(bytearray(2_000_000)) for _ in range(2))
+    assert Parallel(**KINDS[kind], mmap_mode=mode)([delayed(write_to_first)(left, right)]) == [(7.0, 0.0)]
 
 
 @every_kind

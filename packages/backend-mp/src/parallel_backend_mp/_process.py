@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from parallel.backend import BackendError, WorkerLostError, kill_process_tree
 from parallel_backend_mp._frames import FrameReader
+from parallel_backend_mp._importing import wait_for_imports
 from parallel_backend_mp._start import process_class
 from parallel_backend_mp._worker import WorkerSetup, serve
 
@@ -187,7 +188,8 @@ def _start(
 ) -> BaseProcess:
     forks = context.get_start_method() == "fork"
     if forks:
-        setup = WorkerSetup(setup.caller, setup.environment, setup.initializer, to_close)
+        setup = WorkerSetup(setup.caller, setup.environment, setup.initializer, to_close, is_forked=True)
+        wait_for_imports()
     process: BaseProcess = process_class(context)(
         target=serve,
         args=(sock, setup),

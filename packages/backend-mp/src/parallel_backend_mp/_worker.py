@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from parallel.backend import end_with_process, run_payload
 from parallel_backend_mp._frames import READY, STOP, FrameReader, pack
+from parallel_backend_mp._importing import forget_imports
 
 __all__ = ["WorkerSetup", "serve"]
 
@@ -30,12 +31,15 @@ class WorkerSetup:
         The user's function to call first, with its arguments, as a pickle by cloudpickle's rules; or None.
     inherited
         Descriptors of the caller that a fork has copied: the caller's ends of other workers' sockets, and the like.
+    is_forked
+        Whether the worker began as a copy of the caller.
     """
 
     caller: int
     environment: dict[str, str]
     initializer: bytes | None = None
     inherited: Sequence[int] = field(default=())
+    is_forked: bool = False
 
 
 def serve(sock: socket.socket, setup: WorkerSetup) -> None:
@@ -46,6 +50,8 @@ def serve(sock: socket.socket, setup: WorkerSetup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; it ends the workers
     for descriptor in setup.inherited:
         os.close(descriptor)
+    if setup.is_forked:
+        forget_imports()
     os.environ.update(setup.environment)
     end_with_process(setup.caller)
     sock.setblocking(True)

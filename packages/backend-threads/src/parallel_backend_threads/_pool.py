@@ -35,10 +35,14 @@ class Future:
         return self._is_done
 
     def result(self) -> Any:
-        """Give what the job returned, or raise what it raised; only once it is done."""
+        """Give what the job returned, or raise what it raised; only once it is done, and once.
+
+        It is not kept: the frames of the worker lead to this object, and an error of a task to these.
+        """
         if self._error is not None:
             raise self._error
-        return self._outcome
+        outcome, self._outcome = self._outcome, None
+        return outcome
 
     @property
     def is_running(self) -> bool:

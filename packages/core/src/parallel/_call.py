@@ -49,6 +49,11 @@ class Listener(Protocol):
     def task_failed(self, index: int, exception: BaseException) -> None: ...
 
 
+class _Closed(SimpleQueue[Any]):
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Drop it."""
+
+
 class Call:
     """One ``Parallel(...)(tasks)`` under way.
 
@@ -167,6 +172,8 @@ class Call:
             self._late.stop()
             self._sight.close()
             self._carrier.close()
+            # What comes from now on, and who listens, would lead back here: not freed before garbage is collected.
+            self._inbox, self._listener = _Closed(), None
         if scheduler.n_given_up:
             _explain.warn_given_up(self._backend_name, scheduler.n_given_up, len(self._stuck))
         if self._error is not None:
@@ -268,7 +275,7 @@ class Call:
             raise
         except BaseException as error:
             self._forget(job)
-            failed = _explain.backend_error(self._backend_name, "lost", _indices(batch), error)
+            failed = _explain.backend_error(self._backend_name, "lost", batch.indices, error)
             self._perform(self.scheduler.on_broken(batch_id, failed, now))
         else:
             if outcome.is_out_of_reach and not self._carrier.refuse(job):
@@ -299,11 +306,12 @@ class Call:
             for position, error in failures.items():
                 listener.task_failed(batch.start + position, error)
             listener.batch_done(batch, outcome)
+        outcome.values, outcome.failures = [], {}  # whoever has run it may keep it for as long as an error of it lives
 
     def _lose(self, batch_id: int, job: Job, error: WorkerLostError, now: float) -> None:
         note = self._sight.look(job)
         self._forget(job)
-        indices = _indices(job.batch)
+        indices = job.batch.indices
         position = note.position if note is not None else None
         is_running = note is not None and note.is_running and not error.is_culprit_unclear
         if is_running and position is not None:
@@ -365,7 +373,7 @@ class Call:
             self._jobs.pop(batch.batch_id, None)
             self._forget(job)
             failed = error if isinstance(error, BackendError) else None
-            failed = failed or _explain.backend_error(self._backend_name, "did not take", _indices(batch), error)
+            failed = failed or _explain.backend_error(self._backend_name, "did not take", batch.indices, error)
             self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
             return
         if batch.batch_id in self._jobs:
@@ -440,7 +448,3 @@ class Call:
         # It may be the limit of the call that has passed: say so before the news of the killed worker come.
         self._perform(self.scheduler.on_time(now))
         self._as_of = None
-
-
-def _indices(batch: Batch) -> range:
-    return range(batch.start, batch.stop)

@@ -90,7 +90,7 @@ def _checked(outcome: Outcome, batch: Batch, backend_name: str) -> Outcome:
         problem = "an outcome without any result"
     else:
         return outcome
-    indices = range(batch.start, batch.stop)
+    indices = batch.indices
     raise BackendContractError(
         f"the backend {backend_name!r} brought {problem} ({tasks_text(indices)})",
         backend=backend_name,

@@ -61,7 +61,7 @@ def unclear_error(batch: Batch, failure: Failure, backend_name: str) -> BaseExce
     if failure.traceback_text is not None:
         set_cause(error, RemoteTraceback(failure.traceback_text))
     where = f"worker {failure.worker} of " if failure.worker else ""
-    annotate(error, f"one of the {tasks_text(range(batch.start, batch.stop))}, in {where}backend {backend_name!r}")
+    annotate(error, f"one of the {tasks_text(batch.indices)}, in {where}backend {backend_name!r}")
     return error
 
 

@@ -16,15 +16,22 @@ from queue import SimpleQueue
 from typing import Any
 
 from parallel._call import Call
+from parallel._failures import safe_text
 from parallel._interpreter import is_exiting
 from parallel._scheduler import State
 
 __all__ = ["GeneratorSink", "OwnedCall"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _End:
     error: BaseException | None
+
+    def take_error(self) -> BaseException:
+        """Give the error, which is about to have whoever raises it in its traceback, and forget it."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
 
 class GeneratorSink:
@@ -36,6 +43,11 @@ class GeneratorSink:
     def deliver(self, start: int, values: list[Any]) -> None:
         """Take the results of one fragment; does not block."""
         self.outbox.put(values)
+
+    def drop(self) -> None:
+        """Forget what nobody is going to fetch."""
+        while not self.outbox.empty():
+            self.outbox.get_nowait()
 
 
 class OwnedCall:
@@ -65,7 +77,8 @@ class OwnedCall:
         self._sink = sink
         self._finish = finish
         self._is_over = threading.Event()
-        self._error: BaseException | None = None
+        #: What the call has failed with, as text.
+        self._failure = ""
         # What the consumer gets instead of a plain end.
         self._end_error: BaseException | None = None
         self._handed_out = 0
@@ -122,19 +135,29 @@ class OwnedCall:
         return results
 
     def _own(self) -> None:
+        error: BaseException | None = None
         try:
             self._call.run()
         except BaseException as raised:
-            self._error = raised
+            error = raised
         try:
-            self._finish(self._error)
+            self._finish(error)
         except BaseException as raised:
-            self._error = self._error or raised
+            error = error or raised
+        if error is not None:
+            self._failure = safe_text(error, repr)
+        self._call.scheduler.held_results(forget=True)
+        self._finish = _nothing  # as an object that keeps this is in there
         self._is_over.set()
         _live_calls.discard(self)
-        self._sink.outbox.put(_End(self._error or self._end_error))
+        self._sink.outbox.put(_End(error or self._end_error))
+        # This frame is in the traceback of the error: together they would keep all that there was until garbage is
+        # collected, and so would what nobody is going to ask for.
+        del error
         if self.is_closing:
             self._warn()
+            if self._end_error is None:
+                self._sink.drop()
 
     def _warn(self) -> None:
         try:
@@ -145,13 +168,17 @@ class OwnedCall:
             return
         scheduler = self._call.scheduler
         unused = scheduler.n_completed - self._handed_out
-        if not unused and scheduler.state is State.FINISHED and self._error is None:
+        if not unused and scheduler.state is State.FINISHED and not self._failure:
             return  # all that was missing is the question whether there is more
         text = f"a generator of results was closed before its end: {unused} results were computed and not used"
-        if self._error is not None:
-            text += f", and the call had failed with {self._error!r}"
+        if self._failure:
+            text += f", and the call had failed with {self._failure}"
         # At the line that made the call: where a finaliser runs says nothing.
         warnings.warn_explicit(text, RuntimeWarning, *self._where)
+
+
+def _nothing(_: BaseException | None) -> None:
+    return None
 
 
 #: How long the exit of the interpreter waits for a call to stop, which takes some milliseconds where tasks can be
@@ -197,7 +224,7 @@ def _results(
             if isinstance(item, _End):
                 is_done = True
                 if item.error is not None:
-                    raise item.error
+                    raise item.take_error()
                 return
             handed_out += len(item)
             rest = iter(item)

@@ -175,7 +175,7 @@ def decode_outcome(
         f"the backend {backend_name!r} brought {safe_text(brought, repr)[:200]} for tasks {batch.start} to "
         f"{batch.stop - 1}; it must bring what the submitted callable returned, unchanged",
         backend=backend_name,
-        task_indices=range(batch.start, batch.stop),
+        task_indices=batch.indices,
     )
 
 

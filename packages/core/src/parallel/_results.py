@@ -7,6 +7,7 @@ as itself, never joined with others, so that the consumer's progress can be coun
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 __all__ = ["OrderedResults", "Results", "UnorderedResults"]
@@ -21,8 +22,8 @@ class Results(Protocol):
     def is_next(self, start: int) -> bool:
         """Tell whether nothing can be delivered before task `start` is done."""
 
-    def waiting(self) -> Iterator[tuple[int, Any]]:
-        """Give the results, with their indices, that cannot go out yet."""
+    def waiting(self, *, forget: bool = False) -> Iterator[tuple[int, Any]]:
+        """Give the results, with their indices, that cannot go out yet; and `forget` them."""
 
 
 class OrderedResults:
@@ -49,10 +50,12 @@ class OrderedResults:
         """Tell whether task `start` is the one that everything waits for."""
         return start == self._next
 
-    def waiting(self) -> Iterator[tuple[int, Any]]:
+    def waiting(self, *, forget: bool = False) -> Iterator[tuple[int, Any]]:
         """Give what waits for earlier results."""
-        for start, values in self._held.items():
-            yield from enumerate(values, start)
+        held = self._held
+        if forget:
+            self._held = {}
+        return chain.from_iterable(enumerate(values, start) for start, values in held.items())
 
     def __repr__(self) -> str:
         return f"<OrderedResults {self._next} out, {sum(map(len, self._held.values()))} held>"
@@ -73,7 +76,7 @@ class UnorderedResults:
         """Nothing ever waits for one task."""
         return False
 
-    def waiting(self) -> Iterator[tuple[int, Any]]:
+    def waiting(self, *, forget: bool = False) -> Iterator[tuple[int, Any]]:
         """Nothing waits."""
         return iter(())
 

@@ -183,7 +183,11 @@ def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str,
             if stop_on_failure:
                 break
         now = monotonic()
-    return run.end(began, failures)
+    try:
+        return run.end(began, failures)
+    finally:
+        # Frames of tasks that failed lead here, for as long as the error lives.
+        del failures, values, run, slot
 
 
 def run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]], run: Run) -> Outcome:
@@ -208,20 +212,24 @@ def run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]
             if stop_on_failure:
                 break
         now = monotonic()
-    return run.end(began, failures)
+    try:
+        return run.end(began, failures)
+    finally:
+        # Frames of tasks that failed lead here, for as long as the error lives.
+        del failures, values, run, slot
 
 
 def _local_failure(error: BaseException) -> Failure:
     # Without the frame of the loop above, which tells the user nothing; and it has the failure, so neither would be
     # freed before the garbage collector comes by.
     if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+        BaseException.with_traceback(error, error.__traceback__.tb_next)  # not by assignment, which classes may refuse
     return Failure(error, None, threading.current_thread().name)
 
 
 def remote_failure(error: BaseException) -> Failure:
     failure = Failure(error, format_traceback(error), process_name())
-    error.__traceback__ = None  # it does not travel, and keeps the arguments of the task alive
+    BaseException.with_traceback(error, None)  # it does not travel, and keeps the arguments of the task alive
     return failure
 
 

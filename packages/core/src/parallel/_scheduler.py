@@ -132,9 +132,9 @@ class Scheduler:
         """How many tasks were given to the backend and not given back unrun."""
         return self._dispatch.n_dispatched
 
-    def held_results(self) -> dict[int, Any]:
-        """Give the results that wait for earlier ones, by index."""
-        return dict(self._results.waiting())
+    def held_results(self, *, forget: bool = False) -> dict[int, Any]:
+        """Give the results that wait for earlier ones, by index; and `forget` them, when the call is over."""
+        return dict(self._results.waiting(forget=forget))
 
     def wanted(self) -> int:
         """Tell how many tasks to read from the input now; 0 for none."""

@@ -151,7 +151,8 @@ def run_list(plan: CallPlan, source: Source) -> list[Any]:
         call.run()
     except BaseException as raised:
         error = raised
-        keep_partial(raised, {**dict(enumerate(sink.values)), **call.scheduler.held_results()})
+        keep_partial(raised, {**dict(enumerate(sink.values)), **call.scheduler.held_results(forget=True)})
+        sink.values = []  # from now on the error has them, and nobody else
         raise
     finally:
         session.end(error)

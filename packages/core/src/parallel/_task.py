@@ -75,6 +75,11 @@ class Batch:
         """The index behind the last task."""
         return self.start + len(self.tasks)
 
+    @property
+    def indices(self) -> range:
+        """Those of its tasks in the input."""
+        return range(self.start, self.stop)
+
     def call_at(self, position: int) -> tuple[Callable[..., Any] | None, Sequence[Any], dict[str, Any]]:
         """Give the task at `position` as (function, args, kwargs), whatever form it is kept in."""
         task = self.tasks[position]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 import pytest
 
 from parallel import delayed
+from parallel.backend import ParallelBackendBase
 from parallel.errors import RemoteTraceback, TaskExit
 from parallel_testkit import _tasks
+from parallel_testkit._bounded import run_bounded
 from parallel_testkit._signals import Gate
 from parallel_testkit._suite import Make, Suite, every_mode
 
@@ -206,3 +211,32 @@ class ErrorTests(Suite):
 
     def test_tasks_within_their_limit(self, make: Make) -> None:
         assert make(timeout=1000).map(_tasks.square, range(50)) == [i * i for i in range(50)]
+
+    # -- what is left of it ------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("mode", ["list", "generator"])
+    def test_results_of_a_call_that_failed_are_freed_with_its_error(self, make: Make, mode: str) -> None:
+        parallel = make(return_as=mode, batch_size=1)
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(LookupError):
+                list(parallel(delayed(_tasks.track)(30, i) for i in range(40)))
+            del parallel
+            run_bounded(self._wait_for_the_end_of_tracked)  # a thread may have yet to go on to its next job
+        finally:
+            gc.enable()
+
+    def _wait_for_the_end_of_tracked(self) -> None:
+        while _tasks.Tracked.n_alive():
+            threading.Event().wait(0.01)
+
+    def test_arguments_of_a_task_that_failed_are_freed(self, make: Make, declared: ParallelBackendBase) -> None:
+        if declared.uses_threads:
+            pytest.skip(f"the tasks of the backend {self.backend!r} have the caller's own objects")
+        with make(return_exceptions=True, batch_size=1) as parallel:
+            parallel(delayed(_tasks.fail_with)(_tasks.Tracked(i)) for i in range(20))
+            alive = parallel.map(_tasks.Tracked.n_alive, range(20))
+            parallel.map(_tasks.collect_again, range(20))
+        # A worker that the caller has forked may have those that were on their way just then.
+        assert max(alive) <= 2

@@ -200,6 +200,7 @@ class ResultTests(Suite):
 
     # -- calls inside tasks ------------------------------------------------------------------------------------------
 
+    @pytest.mark.filterwarnings("ignore:tasks run one after the other:RuntimeWarning")  # at the second level
     @pytest.mark.parametrize("depth", [1, 2, 3])
     def test_calls_inside_tasks(self, make: Make, depth: int) -> None:
         assert make()(delayed(_tasks.nested)(3, depth) for _ in range(4)) == [3**depth] * 4

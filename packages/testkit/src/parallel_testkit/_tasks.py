@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from parallel import Parallel, delayed, effective_n_jobs
 from parallel_testkit._signals import Gate, Mailbox, Tally
@@ -16,6 +18,7 @@ __all__ = [
     "HoldsLock",
     "Refuses",
     "ThreeArguments",
+    "Tracked",
     "add",
     "announce_and_wait",
     "count_and_return",
@@ -128,6 +131,36 @@ class Refuses:
 
 def _refuse() -> None:
     raise ValueError("this object refuses to be unpickled")
+
+
+class Tracked:
+    """Tells how many of it there are in this process."""
+
+    _alive: ClassVar[weakref.WeakSet[Tracked]] = weakref.WeakSet()
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._alive.add(self)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[int]]:
+        return Tracked, (self.number,)
+
+    @classmethod
+    def n_alive(cls, _: Any = None) -> int:
+        return len(cls._alive)
+
+
+def track(bad: int, number: int) -> Tracked:
+    return Tracked(fail_at(bad, number))
+
+
+def fail_with(tracked: Tracked) -> None:
+    gc.disable()
+    raise LookupError(str(tracked.number))
+
+
+def collect_again(_: Any = None) -> None:
+    gc.enable()
 
 
 # -- what waits, and what tells ----------------------------------------------------------------------------------------

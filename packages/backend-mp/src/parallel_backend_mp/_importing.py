@@ -1,0 +1,39 @@
+"""Forks of a process in which another thread is in the middle of an import.
+
+The child has half of a module, and its lock, which nobody there will ever release: whoever imports it, as unpickling
+does, would wait for ever. So a fork waits for imports that other threads are in; and a child forgets those that have
+begun just then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import threading
+from typing import Any
+
+__all__ = ["forget_imports", "wait_for_imports"]
+
+
+def wait_for_imports() -> None:
+    """Wait until no other thread is inside an import that has begun by now; called before a fork."""
+    for name in _unfinished():
+        with contextlib.suppress(Exception):  # whatever is wrong with it is for who imports it
+            importlib.import_module(name)  # one that this very thread is in is not waited for
+
+
+def forget_imports() -> None:
+    """Forget modules that threads of the parent were importing; called in a forked child."""
+    # importlib has no public way to ask who holds a lock.
+    locks: dict[str, Any] = getattr(importlib._bootstrap, "_module_locks", {})
+    for name in _unfinished():
+        lock = locks[name]() if name in locks else None
+        if getattr(lock, "owner", None) != threading.get_ident():
+            sys.modules.pop(name, None)
+            locks.pop(name, None)
+
+
+def _unfinished() -> list[str]:
+    modules = list(sys.modules.items())
+    return [name for name, module in modules if getattr(getattr(module, "__spec__", None), "_initializing", False)]
