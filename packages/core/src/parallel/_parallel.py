@@ -85,7 +85,8 @@ class Parallel:
         ``PARALLEL_TEMP_FOLDER``, else the system's folder.
     max_nbytes : int or str, default "1M"
         Buffers (of arrays, data frames, bytes) of at least so many bytes are shared with worker processes of this host,
-        and not sent; "64K", "1M" and "2G" mean powers of 1,024. None: all are sent.
+        and not sent; "64K", "1M" and "2G" mean powers of 1,024. None: all are sent, but for
+        `numpy.memmap`, which always travels by the name of its file.
     mmap_mode : {"r", "c", "r+", "w+", None}, default "r"
         What tasks may do with buffers that are shared: read them; change them for themselves; change them for all
         tasks ("r+" and "w+"), though not for the caller. None: arguments are sent; results still are shared.

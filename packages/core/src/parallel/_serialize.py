@@ -21,7 +21,7 @@ from parallel._codec import Codec
 from parallel._culprit import find_culprit
 from parallel._exports import Export
 from parallel._failures import pack_failure, safe_text, unpack_failure
-from parallel._memory import CallMemory
+from parallel._memory import CallMemory, FileNames
 from parallel._parcel import Packed, pack
 from parallel._pickling import dumps, dumps_by_value, needs_value
 from parallel._region import Address, Region
@@ -115,7 +115,7 @@ class Encoder:
         self._by_value = False
         self._sends_apart = False
         # Kept until the end of the call: nobody tells when the last batch with a function has been cut.
-        self._function_exports: list[Export] = []
+        self._function_exports: list[Export | FileNames] = []
 
     def encode(self, batch: Batch, slot: int | None = None) -> bytes:
         """Turn a batch into bytes; `slot` is where on the call's board its worker notes what it runs.
@@ -131,7 +131,7 @@ class Encoder:
         self._sends_apart = sends_apart
         if not is_any_known():
             return self._encode(batch, slot)
-        with by_reference(sends_apart):
+        with by_reference(self._memory is not None and self._memory.shares):
             return self._encode(batch, slot)
 
     def _encode(self, batch: Batch, slot: int | None) -> bytes:
@@ -181,7 +181,7 @@ class Encoder:
         fields = Payload(self.token, b"", (), EXCUSE, body, batch.start, len(batch), None, batch.batch_id, None, None)
         return pickle.dumps(tuple(fields), protocol=5)
 
-    def _dumps(self, content: object, export: Export | None) -> bytes | Packed:
+    def _dumps(self, content: object, export: Export | FileNames | None) -> bytes | Packed:
         if self._codec is not None:
             return self._codec.dumps(content)
         if export is not None:
