@@ -416,7 +416,7 @@ class Parallel:
 
     def __repr__(self) -> str:
         n_jobs = getattr(self, "n_jobs", None)
-        return f"Parallel(n_jobs={n_jobs})"
+        return f"{type(self).__name__}(n_jobs={n_jobs})"
 
 
 def _caller() -> tuple[str, int]:
