@@ -93,15 +93,28 @@ def test_without_workers_a_generator_runs_a_task_when_its_result_is_asked_for(ma
 # -- generators that are not consumed ----------------------------------------------------------------------------------
 
 
-@every_kind
+@every_kind_with_workers
 @every_generator
-def test_a_call_while_a_generator_is_running_is_a_runtime_error(make: Make, mode: str) -> None:
-    parallel = make(return_as=mode)
-    results = parallel(delayed(_tasks.noop)(i) for i in range(100))
-    next(results)
+def test_a_call_while_a_generator_is_running_is_a_runtime_error(make: Make, mode: str, gate: Gate) -> None:
+    parallel = make(return_as=mode, batch_size=1)
+    results = parallel([delayed(_tasks.noop)(1), delayed(_tasks.wait_for)(gate, 2)])
+    assert next(results) == 1
     with pytest.raises(RuntimeError, match="still running"):
         parallel([])
-    assert len(list(results)) == 99
+    gate.open()
+    assert list(results) == [2]
+    assert list(parallel([delayed(_tasks.noop)(1)])) == [1]
+
+
+@pytest.mark.parametrize("kind", ["sequential"])
+@every_generator
+def test_without_workers_too_a_call_while_a_generator_is_running_is_a_runtime_error(make: Make, mode: str) -> None:
+    parallel = make(return_as=mode)
+    results = parallel(delayed(_tasks.noop)(i) for i in range(3))
+    assert next(results) == 0
+    with pytest.raises(RuntimeError, match="still running"):
+        parallel([])
+    assert list(results) == [1, 2]
     assert list(parallel([delayed(_tasks.noop)(1)])) == [1]
 
 
