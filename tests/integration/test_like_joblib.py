@@ -33,7 +33,7 @@ from tests.integration.local_backends import every_kind, every_kind_with_workers
 
 Make = Callable[..., Parallel]
 
-LOCAL = {"threads": ThreadsBackend, "loky": LokyBackend, "mp": MpBackend}
+LOCAL: dict[str, type[ParallelBackendBase]] = {"threads": ThreadsBackend, "loky": LokyBackend, "mp": MpBackend}
 every_name = pytest.mark.parametrize("name", LOCAL)
 
 
@@ -295,6 +295,11 @@ def test_a_backend_may_be_an_instance(name: str) -> None:
     parallel = Parallel(n_jobs=2, backend=backend)
     assert backend_of(parallel) is backend
     assert parallel(delayed(_tasks.square)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
+
+@every_name
+def test_a_backend_may_be_a_class(name: str) -> None:
+    assert type(backend_of(Parallel(backend=LOCAL[name]))) is LOCAL[name]
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
