@@ -490,6 +490,13 @@ def test_a_parallel_object_shows_its_n_jobs() -> None:
     assert repr(Parallel(n_jobs=3)) == "Parallel(n_jobs=3)"
 
 
+def test_an_object_of_a_derived_class_shows_its_own_name() -> None:
+    class ProgressParallel(Parallel):
+        pass
+
+    assert repr(ProgressParallel(n_jobs=3)) == "ProgressParallel(n_jobs=3)"
+
+
 def test_a_retry_policy_can_be_pickled_and_compared() -> None:
     policy = Retry(attempts=4, on=(LookupError,), backoff_seconds=1.0, jitter=0.5)
     assert pickle.loads(pickle.dumps(policy)) == policy

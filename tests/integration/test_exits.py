@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import BACKENDS, Program, finish
+from tests.integration.programs import BACKENDS, Program, finish, without_tracker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -299,14 +299,8 @@ with make() as parallel:
     )
     code, out, err = finish(process)
     assert (code, out) == (0, "4950 45 4950\n")
-    assert _without_tracker(err) == ""
+    assert without_tracker(err) == ""
     program.assert_nothing_left(process.pid)
-
-
-def _without_tracker(err: str) -> str:
-    """Leave out what loky's resource tracker says: parent and child have one between them, and it may lose count."""
-    lines = [line for line in err.splitlines() if line.strip() != "warnings.warn("]
-    return "\n".join(line for line in lines if "resource_tracker" not in line)
 
 
 @every_backend
@@ -327,7 +321,7 @@ def call():
     )
     code, out, err = finish(process)
     assert (code, out) == (0, "[0, 1, 2, 3, 4] [0, 1, 2, 3, 4]\n")
-    assert _without_tracker(err) == ""
+    assert without_tracker(err) == ""
     program.assert_nothing_left(process.pid)
 
 

@@ -300,9 +300,10 @@ def test_mapped_files(arguments: dict[str, Any], kind: str, mode: Any, tmp_path:
 
 
 @every_kind
+@pytest.mark.parametrize("max_nbytes", [LIMIT, None])
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_mapped_file_that_goes_during_the_call(
-    arguments: dict[str, Any], kind: str, is_replaced: bool, tmp_path: Path
+    arguments: dict[str, Any], kind: str, max_nbytes: int | None, is_replaced: bool, tmp_path: Path
 ) -> None:
     name = tmp_path / "file"
     value = np.memmap(name, "f8", "w+", shape=20_000)
@@ -317,7 +318,7 @@ def test_a_mapped_file_that_goes_during_the_call(
                     np.zeros(20_000).tofile(name)
             yield make_task(i)
 
-    parallel = Parallel(**arguments)
+    parallel = Parallel(**{**arguments, "max_nbytes": max_nbytes})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "large data travels through the pipe.*cannot open it")
         assert parallel(input_of(lambda _: delayed(tasks.first)(value))) == [3.0] * 12

@@ -58,6 +58,7 @@ class CallMemory:
         self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
         self._rooms = Rooms(self._folder, max_regions() if sharing.limit < NO_LIMIT else 0)
         self._sends = sharing.mode is not None
+        self._is_refused = False
         self._has_warned = False
         self._n_begun = self._trusted_at = 0
         # By batch id: what it uses, until it is over.
@@ -86,17 +87,19 @@ class CallMemory:
         if not exports.has_seen_array:
             self._trusted_at = self._n_begun + _TRUSTED_AFTER
         exports.is_watching = self._n_begun < self._trusted_at
-        # What nothing travels through still sees what changes.
         export = self.new_export()
         if export is None and exports.is_watching:
+            # What nothing travels through still sees what changes.
             export = exports.new_export(NO_LIMIT)
             export.names_files = False
         entry = self._batches[batch_id] = export, self._rooms.take()
         return entry
 
     def new_export(self) -> Export | None:
-        """Give what data goes through that travels apart from its batch; None for nothing."""
-        return self._exports.new_export() if self._sends else None
+        """Give what data goes through that travels apart from its batch, if only as the name of a file."""
+        if self._is_refused:
+            return None
+        return self._exports.new_export(None if self._sends else NO_LIMIT)
 
     def hold(self, batch_id: int, export: Export) -> None:
         """Keep what a function has sent apart for as long as the batch may need it."""
@@ -134,8 +137,9 @@ class CallMemory:
     def refuse(self, batch_id: int) -> bool:
         """Send all through the pipe from now on: a worker cannot find what is shared. Tell if the batch had such."""
         self._sends = False
+        self._is_refused = True
         export = self._batches.get(batch_id, (None, None))[0]
-        if export is None or export.limit >= NO_LIMIT:
+        if export is None or not export.names_files:
             return False
         self.warn("the workers cannot open it")
         return True

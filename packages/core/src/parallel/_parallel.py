@@ -106,7 +106,8 @@ class Parallel:
         ``PARALLEL_TEMP_FOLDER``, else the system's folder.
     max_nbytes : int or str, default "1M"
         Buffers (of arrays, data frames, bytes) of at least so many bytes are shared with worker processes of this host,
-        and not sent; "64K", "1M" and "2G" mean powers of 1,024. None: all are sent.
+        and not sent; "64K", "1M" and "2G" mean powers of 1,024. None: all are sent, but for
+        `numpy.memmap`, which always travels by the name of its file.
     mmap_mode : {"r", "c", "r+", "w+", None}, default "r"
         What tasks may do with buffers that are shared: read them; change them for themselves; change them for all
         tasks ("r+" and "w+"), though not for the caller. None: arguments are sent; results still are shared.
@@ -439,7 +440,7 @@ class Parallel:
 
     def __repr__(self) -> str:
         n_jobs = getattr(self, "n_jobs", None)
-        return f"Parallel(n_jobs={n_jobs})"
+        return f"{type(self).__name__}(n_jobs={n_jobs})"
 
 
 def _checked(function: Any) -> Callable[..., Any]:
