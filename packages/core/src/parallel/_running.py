@@ -72,6 +72,12 @@ class Run(NamedTuple):
             slot[BATCH] = self.batch_id  # last: what is read with this number is whole
         return monotonic()
 
+    def end_of_budget(self, began: float) -> float:
+        """Give when to stop: after `began`, however small the budget is, so that one task runs at least."""
+        if self.budget_seconds is None:
+            return math.inf
+        return math.nextafter(began + self.budget_seconds, math.inf)
+
     def end(self, began: float, failures: dict[int, Failure]) -> Outcome:
         """Note that no task runs any more, and give the outcome."""
         if self.slot is not None:
@@ -162,10 +168,10 @@ def _run_tasks(job: Job, run: Run) -> Outcome:
 
 
 def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]], run: Run) -> Outcome:
-    stop_on_failure, budget_seconds, cancellable, fail, _, slot, values, context = run
+    stop_on_failure, _, cancellable, fail, _, slot, values, context = run
     failures: dict[int, Failure] = {}
     began = now = run.begin()
-    stop_at = began + budget_seconds if budget_seconds is not None else math.inf
+    stop_at = run.end_of_budget(began)
     for function, args, kwargs in calls:
         if now >= stop_at or cancellable.cancelled:
             break
@@ -191,10 +197,10 @@ def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str,
 
 
 def run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]], run: Run) -> Outcome:
-    stop_on_failure, budget_seconds, cancellable, fail, _, slot, values, context = run
+    stop_on_failure, _, cancellable, fail, _, slot, values, context = run
     failures: dict[int, Failure] = {}
     began = now = run.begin()
-    stop_at = began + budget_seconds if budget_seconds is not None else math.inf
+    stop_at = run.end_of_budget(began)
     for args in args_of_tasks:
         if now >= stop_at or cancellable.cancelled:
             break
