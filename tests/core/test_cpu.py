@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parallel import _cpu, cpu_count
-from parallel._cpu import _cgroup_quota
+from parallel._cpu import _read_cgroup_quota
 
 NO_LIMIT = math.inf
 
@@ -106,7 +106,7 @@ class Cgroups:
 
     def quota(self, own: str) -> float:
         self.own.write_text(own)
-        return _cgroup_quota(self.root, self.own)
+        return _read_cgroup_quota(self.root, self.own)
 
 
 @pytest.fixture
@@ -162,4 +162,4 @@ def test_where_nothing_is_set_there_is_no_limit(cgroups: Cgroups, own: str) -> N
 
 
 def test_where_there_are_no_cgroups_there_is_no_limit(tmp_path: Path) -> None:
-    assert _cgroup_quota(tmp_path / "none", tmp_path / "nothing") == NO_LIMIT
+    assert _read_cgroup_quota(tmp_path / "none", tmp_path / "nothing") == NO_LIMIT

@@ -175,9 +175,16 @@ def shares(n_jobs: int) -> tuple[int, list[tuple[int, int]]]:
     return found[0]["n_jobs"], [(one["n_jobs"], one["inner_threads"]) for one in found]
 
 
+@pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of 8 CPUs, as the caller sees it."""
+    monkeypatch.setattr("parallel._cpu._affinity", lambda: 8)
+    monkeypatch.setattr("parallel._cpu._cgroup_quota", lambda: 8)
+
+
 @every_backend
-def test_a_task_has_its_share(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parallel._cpu.cpu_limit", lambda: (8, "as many as the test says"))
+@pytest.mark.usefixtures("eight_cpus")
+def test_a_task_has_its_share(backend: str) -> None:
     with ThreadPoolExecutor(2) as executor:
         options = {"executor": executor} if backend == "futures" else {}
         parallel = Parallel(n_jobs=2, backend=backend, **options)
@@ -187,8 +194,8 @@ def test_a_task_has_its_share(backend: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @every_backend
-def test_most_threads_in_a_worker_may_be_said(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parallel._cpu.cpu_limit", lambda: (8, "as many as the test says"))
+@pytest.mark.usefixtures("eight_cpus")
+def test_most_threads_in_a_worker_may_be_said(backend: str) -> None:
     with ThreadPoolExecutor(2) as executor:
         options = {"executor": executor} if backend == "futures" else {}
         parallel = Parallel(n_jobs=2, backend=backend, inner_max_num_threads=3, **options)

@@ -6,6 +6,7 @@ import functools
 import math
 import os
 from pathlib import Path
+from time import monotonic
 
 from parallel._settings import ACTIVE
 
@@ -28,7 +29,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         If one of the environment variables is not a positive integer.
     """
-    count, _ = cpu_limit()
+    count = max(min(_limits())[0], 1)
     if only_physical_cores:
         physical = _physical_cores()
         if physical is not None:
@@ -44,13 +45,18 @@ def cpu_limit() -> tuple[int, str]:
     ValueError
         If one of the environment variables is not a positive integer.
     """
-    limits = [(os.cpu_count() or 1, "as many as the host has"), (_affinity(), "limited by the affinity of the process")]
+    count, reason = min(_limits(), key=lambda limit: limit[0])
+    if count == os.cpu_count():
+        reason = "as many as the host has"
+    return max(count, 1), reason
+
+
+def _limits() -> list[tuple[int, str]]:
+    limits = [(_affinity(), "limited by the affinity of the process")]
     quota = _cgroup_quota()
     if quota < math.inf:
         limits.append((math.ceil(quota), f"limited by the cgroup's quota of {quota:g} CPUs"))
-    limits += [(count, f"limited by {name}") for name, count in _environment_limits()]
-    count, reason = min(limits, key=lambda limit: limit[0])
-    return max(count, 1), reason
+    return limits + [(count, f"limited by {name}") for name, count in _environment_limits()]
 
 
 def cpu_budget() -> int:
@@ -86,7 +92,25 @@ def _environment_limits() -> list[tuple[str, int]]:
     return limits
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+#: For how long what was read of a quota holds: reading it costs more than a small call.
+_QUOTA_SECONDS = 1.0
+
+#: Until when it holds, in whose seconds, and what it is.
+_known_quota: tuple[float, int, float] = -math.inf, 0, math.inf
+
+
+def _cgroup_quota() -> float:
+    """Give what `_read_cgroup_quota` gives, as it was a moment ago."""
+    global _known_quota
+    until, process, quota = _known_quota
+    now = monotonic()
+    if now >= until or process != os.getpid():
+        quota = _read_cgroup_quota()
+        _known_quota = now + _QUOTA_SECONDS, os.getpid(), quota
+    return quota
+
+
+def _read_cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Give the CPUs that the cgroup's quota amounts to, 1.5 say; infinity without one.
 
     A quota may be set on any group on the way up, so all of them are read.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CURRENT", "CurrentTask", "Place", "current_task"]
+__all__ = ["CURRENT", "CurrentTask", "Place", "current_place", "current_task"]
 
 
 class Place:
@@ -28,11 +28,13 @@ class Place:
         As `CurrentTask` has them.
     """
 
-    __slots__ = ("attempts", "backend", "done", "seed", "start", "worker")
+    __slots__ = ("attempts", "backend", "done", "outer", "seed", "start", "worker")
 
     def __init__(
         self, start: int, done: Sized, attempts: Mapping[int, int] | None, worker: int, backend: str, seed: Any
     ) -> None:
+        #: What counts while this one does not, because its `start` is less than 0.
+        self.outer: Place | None = None
         self.start = start
         self.done = done
         self.attempts = attempts
@@ -99,6 +101,14 @@ class CurrentTask:
         return np.random.default_rng(own)
 
 
+def current_place() -> Place | None:
+    """Give the innermost place whose task runs here."""
+    place = CURRENT.get()
+    while place is not None and place.start < 0:
+        place = place.outer
+    return place
+
+
 def current_task() -> CurrentTask:
     """Tell a task of a call which one it is.
 
@@ -114,7 +124,7 @@ def current_task() -> CurrentTask:
     RuntimeError
         If there is no task here.
     """
-    place = CURRENT.get()
+    place = current_place()
     if place is None:
         raise RuntimeError("current_task() is for code that runs inside a task of a Parallel call")
     index = place.index

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from parallel._current import CURRENT
+from parallel._current import current_place
 from parallel._failures import safe_text
 from parallel._pickling import dumps
 
@@ -111,7 +111,7 @@ def _handler_class() -> Any:
                 self.handleError(record)
                 return
             fields["exc_info"] = None
-            place = CURRENT.get()
+            place = current_place()
             fields["task_index"] = place.index if place is not None else None
             self._collector.record(fields)
 

@@ -58,11 +58,16 @@ class InlineCalls:
     def run_list(self, source: Source, policy: InlinePolicy, prints: bool) -> list[Any]:
         """Run all tasks and give their results."""
         values: list[Any] = []
+        place = Place(-1, (), None, 0, "sequential", policy.seed)
+        place.outer = CURRENT.get()
+        token = CURRENT.set(place)
         try:
-            values.extend(run_in_caller(source, self._count if prints else None, policy))
+            values.extend(run_in_caller(source, self._count if prints else None, policy, place))
         except BaseException as error:
             keep_partial(error, dict(enumerate(values)))
             raise
+        finally:
+            CURRENT.reset(token)
         self._parallel.n_completed_tasks = self._parallel.n_dispatched_tasks = len(values)
         self._tell_end(prints)
         return values
@@ -94,7 +99,9 @@ class InlineCalls:
         self._parallel.print_progress()
 
 
-def run_in_caller(source: Source, each: Callable[[], None] | None, policy: InlinePolicy) -> Iterator[Any]:
+def run_in_caller(
+    source: Source, each: Callable[[], None] | None, policy: InlinePolicy, place: Place | None = None
+) -> Iterator[Any]:
     """Yield the results of all tasks, each run when it is asked for, in the thread that asks.
 
     Parameters
@@ -105,16 +112,18 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
         Called after each task, or None.
     policy
         Limits and what to do about failures.
+    place
+        What `CURRENT` is set to already; None to set it for each task: who asks for results is not in this call.
     """
     if not policy.is_plain:
         yield from _run_by_policy(source, each, policy)
         return
-    place = Place(0, (), None, 0, "sequential", policy.seed)
+    is_set = place is not None
+    place = place or Place(-1, (), None, 0, "sequential", policy.seed)
     for index, task in enumerate(source):
         function, args, kwargs = unwrapped(task) if is_any_known() else task
         place.start = index
-        # For each task, and not around all: the input, and who asks for results, are not in this call.
-        token = CURRENT.set(place)
+        token = None if is_set else CURRENT.set(place)
         try:
             value = function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -126,7 +135,9 @@ def run_in_caller(source: Source, each: Callable[[], None] | None, policy: Inlin
                 raise
             raise shown from error
         finally:
-            CURRENT.reset(token)
+            place.start = -1  # the input is not in this call either
+            if token is not None:
+                CURRENT.reset(token)
         if each is not None:
             each()
         yield value
