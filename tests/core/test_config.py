@@ -514,3 +514,22 @@ def test_an_unknown_backend_in_the_environment_is_an_error(monkeypatch: pytest.M
     monkeypatch.setenv("PARALLEL_BACKEND", "no-such-backend")
     with pytest.raises(BackendNotFoundError, match="no-such-backend"):
         Parallel(n_jobs=2)
+
+
+def test_an_option_that_a_backend_does_not_know_is_named_with_those_that_it_knows() -> None:
+    class Plain(HereBackend):
+        def __init__(self, nesting_level: int | None = None, colour: str = "red") -> None:
+            super().__init__(nesting_level=nesting_level)
+
+    register_parallel_backend("plain", Plain)
+    with pytest.raises(TypeError, match="'plain' knows no option size, weight; it knows nesting_level, colour"):
+        Parallel(backend="plain", size=3, colour="blue", weight=1)
+
+
+def test_an_error_of_a_factory_is_its_own() -> None:
+    def make(**options: object) -> HereBackend:
+        raise TypeError("not on Sundays")
+
+    register_parallel_backend("sundays", make)
+    with pytest.raises(TypeError, match="not on Sundays"):
+        Parallel(backend="sundays", size=3)

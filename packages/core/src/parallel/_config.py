@@ -265,30 +265,23 @@ def _make(
                 raise
             warn_of_exit(stacklevel=4)
             factory, options = _plugins.backend_factory(_plugins.BUILT_IN), {}
-        backend, name = _call_factory(factory, spec, options), spec
+        backend, name = _plugins.make_backend(factory, spec, options), spec
         rest = configure_options or {}
     elif isinstance(spec, type) and issubclass(spec, ParallelBackendBase):
-        backend, name = _call_factory(spec, spec.__name__, options), spec.__name__
+        backend, name = _plugins.make_backend(spec, spec.__name__, options), spec.__name__
         rest = configure_options or {}
     elif isinstance(spec, ParallelBackendBase):
         backend, name = spec, type(spec).__name__
         rest = {**options, **(configure_options or {})}
     elif is_multiprocessing_context(spec):
         name = _plugins.require_for("multiprocessing context")
-        backend = _call_factory(_plugins.backend_factory(name), name, {"context": spec, **options})
+        backend = _plugins.make_backend(_plugins.backend_factory(name), name, {"context": spec, **options})
         rest = configure_options or {}
     else:
         raise ValueError(f"backend must be a name, a ParallelBackendBase or a multiprocessing context, not {spec!r}")
     if backend.nesting_level is None:
         backend.nesting_level = level
     return ChosenBackend(backend, name, reason, rest)
-
-
-def _call_factory(factory: Callable[..., Any], name: str, options: dict[str, Any]) -> ParallelBackendBase:
-    backend = factory(**options)
-    if not isinstance(backend, ParallelBackendBase):
-        raise TypeError(f"the factory of the backend {name!r} gave {backend!r}, not a ParallelBackendBase")
-    return backend
 
 
 def is_multiprocessing_context(spec: object) -> bool:

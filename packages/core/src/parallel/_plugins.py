@@ -23,6 +23,7 @@ __all__ = [
     "default_backend_name",
     "hooks",
     "installed_backends",
+    "make_backend",
     "names_for",
     "plugin_manager",
     "register_parallel_backend",
@@ -166,6 +167,40 @@ def backend_factory(name: str) -> BackendFactory:
         raise
     _loaded[name] = loaded
     return loaded
+
+
+def make_backend(factory: BackendFactory, name: str, options: dict[str, Any]) -> ParallelBackendBase:
+    """Make a backend with options of the user's.
+
+    Raises
+    ------
+    TypeError
+        If the factory does not know one of them, or gives something else.
+    """
+    try:
+        backend = factory(**options)
+    except TypeError as error:
+        wrong = _unknown_options(factory, options)
+        if not wrong:
+            raise
+        names, known = wrong
+        raise TypeError(f"the backend {name!r} knows no option {names}; it knows {known}") from error
+    if not isinstance(backend, ParallelBackendBase):
+        raise TypeError(f"the factory of the backend {name!r} gave {backend!r}, not a ParallelBackendBase")
+    return backend
+
+
+def _unknown_options(factory: Callable[..., Any], options: dict[str, Any]) -> tuple[str, str] | None:
+    """Give the options that a factory does not take, and those that it does; None if that cannot be told."""
+    import inspect  # here: it is slow to import, and this is an error
+
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return None
+    unknown = [option for option in options if option not in parameters]
+    known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    return (", ".join(unknown), ", ".join(known) or "none") if unknown else None
 
 
 def _not_found(name: str) -> BackendNotFoundError:
