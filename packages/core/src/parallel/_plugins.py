@@ -198,8 +198,10 @@ def _unknown_options(factory: Callable[..., Any], options: dict[str, Any]) -> tu
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
         return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
     unknown = [option for option in options if option not in parameters]
-    known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    known = list(parameters)
     return (", ".join(unknown), ", ".join(known) or "none") if unknown else None
 
 
