@@ -25,13 +25,14 @@ def wait_for_imports() -> None:
 
 def forget_imports() -> None:
     """Forget modules that threads of the parent were importing; called in a forked child."""
-    # importlib has no public way to ask who holds a lock.
+    # importlib has no public way to ask who holds a lock. A thread has the lock before there is any module, too.
     locks: dict[str, Any] = getattr(importlib._bootstrap, "_module_locks", {})
-    for name in _unfinished():
-        lock = locks[name]() if name in locks else None
-        if getattr(lock, "owner", None) != threading.get_ident():
-            sys.modules.pop(name, None)
+    for name, reference in list(locks.items()):
+        owner = getattr(reference(), "owner", None)
+        if owner is not None and owner != threading.get_ident():
             locks.pop(name, None)
+            if name in _unfinished():
+                sys.modules.pop(name, None)
 
 
 def _unfinished() -> list[str]:
