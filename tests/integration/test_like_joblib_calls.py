@@ -301,18 +301,21 @@ def test_an_error_in_a_block_aborts_and_leaves_the_workers_ready(make: Make, wor
 # -- calls inside tasks ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:tasks run one after the other:RuntimeWarning")
 @every_kind_with_workers
 def test_the_first_level_inside_a_task_gets_threads_and_deeper_ones_are_sequential(make: Make) -> None:
     for seen in make(batch_size=1)(delayed(tasks.backends_inside)(3) for _ in range(2)):
         assert seen == ["ThreadsBackend", "SequentialBackend", "SequentialBackend"]
 
 
+@pytest.mark.filterwarnings("ignore:tasks run one after the other:RuntimeWarning")
 @every_kind_with_workers
 def test_a_call_inside_a_task_never_makes_a_second_pool_of_processes(make: Make) -> None:
     for (pid, _), inner, _ in make(batch_size=1)(delayed(tasks.places_inside)() for _ in range(2)):
         assert {inner_pid for inner_pid, _ in inner} == {pid}
 
 
+@pytest.mark.filterwarnings("ignore:tasks run one after the other:RuntimeWarning")
 @every_kind_with_workers
 def test_a_call_inside_a_call_inside_a_task_runs_in_its_caller(make: Make) -> None:
     for _, _, elsewhere in make(batch_size=1)(delayed(tasks.places_inside)() for _ in range(2)):

@@ -62,10 +62,11 @@ class CallCarrier:
         batch = job.batch
         if self.memory is None or not self.memory.refuse(batch.batch_id):
             return False
-        # The input may have changed since what the tasks hold: what was written has not.
-        sent = _serialize.tasks_of(job.payload, batch)
-        if sent is not None:
-            batch.tasks = sent
+        if self.memory.has_written(batch.batch_id):
+            # The input may have changed since what the tasks hold: what was written has not.
+            sent = _serialize.tasks_of(job.payload, batch)
+            if sent is not None:
+                batch.tasks = sent
         return True
 
     def close(self) -> None:

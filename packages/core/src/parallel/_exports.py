@@ -103,6 +103,11 @@ class Export(Parcel):
         self._used: dict[int, _Copy] = {}
         self._shelves: dict[int, int] = {}
 
+    @property
+    def has_written(self) -> bool:
+        """Whether it refers to anything that was written."""
+        return bool(self._used)
+
     def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
         """Write bytes, if they are not there yet; see `Parcel`."""
         copy = self._exports.find(data, owner, key, self)

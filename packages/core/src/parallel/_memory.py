@@ -130,6 +130,11 @@ class CallMemory:
             self._rooms.give_back(room, is_clean=is_clean)
 
     @property
+    def is_refused(self) -> bool:
+        """Whether a worker could not find something: then all is sent, also what only was the name of a file."""
+        return self._is_refused
+
+    @property
     def sends(self) -> bool:
         """Whether workers map what is sent to them."""
         return self._sends
@@ -143,6 +148,11 @@ class CallMemory:
             return False
         self.warn("the workers cannot open it")
         return True
+
+    def has_written(self, batch_id: int) -> bool:
+        """Tell whether anything was written for a batch."""
+        export = self._batches.get(batch_id, (None, None))[0]
+        return export is not None and export.has_written
 
     def close(self) -> None:
         """The call is over; results keep what they have."""

@@ -94,7 +94,7 @@ class Encoder:
         # Counted apart: an executor may pickle in several threads, and two functions must never have one number.
         self._numbers = itertools.count()
         self._by_value = False
-        self._sends_apart = False
+        self._is_refused = False
         # What they have sent apart, by identity.
         self._function_exports: dict[int, Export | None] = {}
 
@@ -107,9 +107,9 @@ class Encoder:
             If one of its tasks cannot be pickled; it names the task and the path to the culprit.
         """
         sends_apart = self._memory is not None and self._memory.sends
-        if self._sends_apart and not sends_apart:
+        if self._memory is not None and self._memory.is_refused and not self._is_refused:
+            self._is_refused = True
             self._functions.clear()  # nobody can find what they have apart
-        self._sends_apart = sends_apart
         if not is_any_known():
             return self._encode(batch, slot)
         with by_reference(sends_apart):
