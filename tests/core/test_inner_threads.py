@@ -116,6 +116,15 @@ def test_libraries_are_looked_for_again_only_when_something_was_imported(loaded:
     assert (loaded.looks, late.get_num_threads()) == (2, 2)
 
 
+def test_where_nothing_can_be_found_nothing_is_limited(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("/proc/self/maps")
+
+    loaded.add(Library("openblas", 8))
+    monkeypatch.setattr("threadpoolctl.ThreadpoolController", fail)
+    limit_worker(at_most(2))()
+
+
 # -- calls in threads --------------------------------------------------------------------------------------------------
 
 

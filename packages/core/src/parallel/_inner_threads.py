@@ -161,16 +161,23 @@ def _look() -> None:
     if len(sys.modules) == _process.n_modules:
         return
     if _may_have_libraries():
-        from threadpoolctl import ThreadpoolController  # 8 ms, and many programs have nothing for it to find
-
         known = {library.filepath for library in _process.libraries}
-        libraries = ThreadpoolController().lib_controllers
+        libraries = _find()
         if {library.filepath for library in libraries} != known:
             for library in libraries:
                 _process.own.setdefault(library.filepath, library.get_num_threads())
             _process.libraries = libraries
             _process.version += 1
     _process.n_modules = len(sys.modules)
+
+
+def _find() -> list[Any]:
+    from threadpoolctl import ThreadpoolController  # 8 ms, and many programs have nothing for it to find
+
+    try:
+        return list(ThreadpoolController().lib_controllers)
+    except Exception:  # there is no /proc to look into, or a library that it does not understand
+        return []
 
 
 def _may_have_libraries() -> bool:
