@@ -38,11 +38,20 @@ def configured(_: Any = None) -> Any:
     return sklearn.get_config()["assume_finite"]
 
 
+#: Workers with an initializer are new ones: those that are warm do not know the module's folder.
+NEW: dict[str, Any] = {"initializer": abs, "initargs": (1,)}
+
+
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(
     "backend",
-    [{"backend": "threads"}, {"backend": "loky"}, *({"backend": "mp", "start_method": m} for m in ("fork", "spawn"))],
-    ids=str,
+    [
+        {"backend": "threads"},
+        {"backend": "loky", **NEW},
+        {"backend": "mp", "start_method": "fork", **NEW},
+        {"backend": "mp", "start_method": "spawn", **NEW},
+    ],
+    ids=["threads", "loky", "mp-fork", "mp-spawn"],
 )
 def test_the_configuration_of_sklearn_reaches_tasks(backend: dict[str, Any]) -> None:
     import sklearn
