@@ -327,3 +327,9 @@ def test_an_import_does_not_wait_for_itself(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "module_that_calls.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert run_bounded(importlib.import_module, "module_that_calls").VALUE == [1, 2]
+
+
+@pytest.mark.parametrize("context", ["spawn", 3])
+def test_what_is_no_context_is_refused(context: Any) -> None:
+    with pytest.raises(ValueError, match="context must be a multiprocessing context"):
+        Parallel(n_jobs=2, backend="mp", context=context)

@@ -526,6 +526,22 @@ def test_an_option_that_a_backend_does_not_know_is_named_with_those_that_it_know
         Parallel(backend="plain", size=3, colour="blue", weight=1)
 
 
+@pytest.mark.parametrize("backend", [3, object(), ["loky"], int])
+def test_what_is_no_backend_is_refused_where_it_is_written(backend: object) -> None:
+    with pytest.raises(ValueError, match="backend must be a name"):
+        parallel_config(backend=backend)
+    with pytest.raises(ValueError, match="backend must be a name"):
+        Parallel(backend=backend)
+
+
+@pytest.mark.parametrize("threads", [0, -1, "x", 2.5])
+def test_a_wrong_limit_of_threads_is_refused_where_it_is_written(threads: object) -> None:
+    with pytest.raises(ValueError, match="inner_max_num_threads must be an integer"):
+        parallel_config(inner_max_num_threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="inner_max_num_threads must be an integer"):
+        Parallel(backend=HereBackend(), inner_max_num_threads=threads)
+
+
 def test_an_error_of_a_factory_is_its_own() -> None:
     def make(**options: object) -> HereBackend:
         raise TypeError("not on Sundays")

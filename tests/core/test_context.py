@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from parallel import register_plugin, unregister_plugin
 from parallel._context import ALL_KINDS, Captured, Carried, Surroundings, capture
+from parallel._current import Place
 from parallel._emissions import MAX_ITEMS, Collector, record_handler, show
 from parallel._plugins import hooks
 from parallel._settings import ACTIVE, Settings
@@ -162,7 +165,23 @@ def test_a_warning_that_cannot_be_pickled_comes_back_as_text_and_the_others_as_t
             self.lock = threading.Lock()
 
     found = shown(collect((Holder("holds a lock"), Odd), (Odd("plain"), Odd)))
-    assert [(str(warning.message), warning.category) for warning in found] == [("holds a lock", Odd), ("plain", Odd)]
+    assert [str(warning.message) for warning in found] == ["holds a lock", "plain"]
+    assert [issubclass(warning.category, Odd) for warning in found] == [True, True]
+    assert not hasattr(found[0].message, "lock") or isinstance(found[0].message.lock, str)  # type: ignore[union-attr]
+
+
+class TwoArguments(Odd):
+    """Cannot be made of one text."""
+
+    def __init__(self, *, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+        self.what = what
+
+
+def test_a_warning_that_cannot_be_made_of_a_text_comes_back_as_itself() -> None:
+    (found,) = shown(collect((TwoArguments(what="smoke", where="kitchen"), TwoArguments)))
+    assert isinstance(found.message, TwoArguments)
+    assert (str(found.message), found.message.what) == ("smoke in kitchen", "smoke")
 
 
 def test_more_than_a_batch_may_bring_is_counted() -> None:
@@ -236,6 +255,55 @@ def test_of_a_record_what_cannot_be_pickled_is_left_out(logger: logging.Logger) 
     assert fields["msg"] == "with <class 'object'>"
     assert fields["size"] == 3
     assert "lock" not in fields
+
+
+def test_a_logger_that_the_caller_has_as_it_was_made_is_so_in_the_worker(logger: logging.Logger) -> None:
+    found = carried("logging")
+    logger.setLevel(logging.ERROR)  # by a task, or by a fork's parent
+    logger.propagate = False
+    around = surroundings(found)
+    _, emitted = around.run(logger.warning, "hello")
+    assert pickle.loads(emitted)[0][1]["msg"] == "hello"
+    assert (logger.level, logger.propagate) == (logging.ERROR, False)
+
+
+def test_what_a_module_sets_when_it_is_imported_for_a_task_does_not_count(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger.setLevel(logging.INFO)
+    around = surroundings(carried("logging", "warnings"))
+
+    def batch() -> None:
+        logger.setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+        monkeypatch.setitem(sys.modules, "module_of_a_task", ModuleType("module_of_a_task"))
+        around.refresh(Place(7, (), None, 0, "", None))
+        logger.info("hello")
+        warnings.warn("odd", Odd, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        around = surroundings(carried("logging", "warnings"))
+        _, emitted = around.run(batch)
+    record, warning = pickle.loads(emitted)
+    assert (record[1]["msg"], record[1]["task_index"]) == ("hello", 7)
+    assert warning[2] is Odd
+
+
+def test_a_filter_of_a_logger_sees_a_record_once(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    def shout(record: logging.LogRecord) -> bool:
+        record.msg = f"<{record.msg}>"
+        return True
+
+    logger.setLevel(logging.INFO)
+    logger.addFilter(shout)
+    try:
+        _, emitted = surroundings(carried("logging")).run(logger.info, "hello")
+        caplog.clear()
+        show(emitted)
+        assert caplog.messages == ["<hello>"]
+    finally:
+        logger.removeFilter(shout)
 
 
 # -- plugins -----------------------------------------------------------------------------------------------------------

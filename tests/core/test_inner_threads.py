@@ -189,6 +189,17 @@ def test_a_batch_that_begins_after_the_end_of_its_call_limits_nothing(loaded: Lo
     assert blas.get_num_threads() == 8
 
 
+def test_what_somebody_else_has_set_since_is_restored(loaded: Loaded) -> None:
+    blas = loaded.add(Library("openblas", 8))
+    for own in (1, 8, 3):
+        blas.set_num_threads(own)
+        call = CallThreads(at_most(4))
+        call.begin_batch()
+        assert blas.get_num_threads() == min(own, 4)
+        call.close()
+        assert blas.get_num_threads() == own
+
+
 def test_a_forked_child_has_limits_of_its_own(loaded: Loaded) -> None:
     blas = loaded.add(Library("openblas", 8))
     CallThreads(at_most(1)).begin_batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from multiprocessing.context import BaseContext, DefaultContext
@@ -64,6 +65,9 @@ class MpBackend(ParallelBackendBase):
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         if context is not None and start_method is not None:
             raise ValueError("give either context or start_method, not both")
+        given: Any = context
+        if not (given is None or isinstance(given, BaseContext) or given is multiprocessing):
+            raise ValueError(f"context must be a multiprocessing context, not {context!r}; a method is start_method=")
         # joblib's users also pass the module itself, which has the methods of its default context.
         if not isinstance(context, BaseContext) or isinstance(context, DefaultContext):
             why = "argument" if start_method is not None else why_default()

@@ -14,6 +14,7 @@ __all__ = [
     "RETURN_AS",
     "ReturnAs",
     "check_batch_size",
+    "check_inner_max_num_threads",
     "check_max_nbytes",
     "check_mmap_mode",
     "check_propagate",
@@ -182,6 +183,25 @@ def check_propagate(propagate: Any) -> frozenset[str]:
         known = ", ".join(sorted(ALL_KINDS))
         raise ValueError(f"propagate must be True, False or a collection of {known}, not {propagate!r}")
     return kinds
+
+
+def check_inner_max_num_threads(threads: Any) -> int | None:
+    """Check `inner_max_num_threads`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor an integer of at least 1.
+    """
+    if threads is None:
+        return None
+    try:
+        number = operator.index(threads)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"inner_max_num_threads must be an integer of at least 1 or None, not {threads!r}")
+    return number
 
 
 def check_seed(seed: Any) -> Any:

@@ -17,6 +17,7 @@ from parallel import _plugins
 from parallel._arguments import (
     DEFAULT_PRE_DISPATCH,
     check_batch_size,
+    check_inner_max_num_threads,
     check_max_nbytes,
     check_mmap_mode,
     check_propagate,
@@ -93,6 +94,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "compression": check_compression,
     "compression_threshold": lambda value: check_max_nbytes(value, "compression_threshold") or 0,
     "propagate": check_propagate,
+    "inner_max_num_threads": check_inner_max_num_threads,
     "seed": check_seed,
 }
 
@@ -227,7 +229,7 @@ def resolve_backend(
         chosen = _make(given or _plugins.default_backend_name(), {}, active.nesting_level, reason, options)
         if prefer == "processes" and chosen.backend.uses_threads:
             chosen = _make_for("processes", options, active.nesting_level, "prefer='processes'")
-    limit = resolve("inner_max_num_threads", inner_max_num_threads)
+    limit = checked("inner_max_num_threads", inner_max_num_threads)
     if limit is not None:
         if chosen.backend.supports_inner_max_num_threads:
             chosen.backend.inner_max_num_threads = limit
@@ -278,10 +280,19 @@ def _make(
         backend = _plugins.make_backend(_plugins.backend_factory(name), name, {"context": spec, **options})
         rest = configure_options or {}
     else:
-        raise ValueError(f"backend must be a name, a ParallelBackendBase or a multiprocessing context, not {spec!r}")
+        raise _no_backend(spec)
     if backend.nesting_level is None:
         backend.nesting_level = level
     return ChosenBackend(backend, name, reason, rest)
+
+
+def _no_backend(spec: object) -> ValueError:
+    return ValueError(f"backend must be a name, a ParallelBackendBase or a multiprocessing context, not {spec!r}")
+
+
+def _is_backend(spec: object) -> bool:
+    is_class = isinstance(spec, type) and issubclass(spec, ParallelBackendBase)
+    return is_class or isinstance(spec, ParallelBackendBase) or is_multiprocessing_context(spec)
 
 
 def is_multiprocessing_context(spec: object) -> bool:
@@ -391,6 +402,8 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
                     f"options ({', '.join(backend_params)}) need a backend given by name; "
                     "give them to the constructor of the instance instead"
                 )
+            elif not _is_backend(backend):
+                raise _no_backend(backend)
             given["backend"] = backend
             given["backend_options"] = MappingProxyType(backend_params)
         elif backend_params:

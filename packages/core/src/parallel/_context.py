@@ -9,6 +9,7 @@ tasks of worker processes emit comes back; see `parallel._emissions`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import pickle
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, NamedTuple, TypeVar
 
-from parallel._current import CURRENT
+from parallel._current import CURRENT, Place
 from parallel._emissions import Collector, record_handler
 from parallel._pickling import dumps
 from parallel._settings import ACTIVE, BUSY, Settings
@@ -44,6 +45,8 @@ class _Levels(NamedTuple):
 
     disable: int
     loggers: tuple[tuple[str, int, bool, bool], ...]
+    #: The names of those that are as they were made, a line each.
+    plain: str
 
 
 class Carried(NamedTuple):
@@ -133,16 +136,20 @@ def _find_levels() -> _Levels | None:
     if not hasattr(logging, "root"):
         return None
     manager = logging.root.manager
-    loggers = [("", logging.root.level, True, logging.root.disabled)]
+    loggers, plain = [("", logging.root.level, True, logging.root.disabled)], []
     for name, logger in list(manager.loggerDict.items()):
         # The others are there because something below them is.
-        if isinstance(logger, logging.Logger) and not _is_plain(logger):
-            loggers.append((name, logger.level, logger.propagate, logger.disabled))
-    return _Levels(manager.disable, tuple(loggers))
+        if isinstance(logger, logging.Logger):
+            if _is_plain(logger):
+                plain.append(name)
+            else:
+                loggers.append((name, logger.level, logger.propagate, logger.disabled))
+    return _Levels(manager.disable, tuple(loggers), "\n".join(plain))
 
 
 def _is_plain(logger: Any) -> bool:
-    return not logger.level and logger.propagate and not logger.disabled and not logger.handlers
+    has_more = logger.disabled or logger.handlers or logger.filters
+    return not logger.level and logger.propagate and not has_more
 
 
 #: Where variables were found, and how many modules there were when they were looked for.
@@ -225,7 +232,7 @@ class Surroundings:
         self._carried = carried
         self._is_own_process = is_own_process
         self._is_here = is_here
-        self.context = copy_context()
+        self.context = _own_context()
         self.context.run(self._set_variables, settings)
         self._plugins: list[Any] | None = None
 
@@ -257,6 +264,14 @@ class Surroundings:
         with restored(self._plugins):
             return function(*args)
 
+    def refresh(self, place: Place) -> None:
+        """The tasks of a batch are about to run: what was imported for them may have set things its own way."""
+        _collector.place = place
+        if not self._is_here and _Entered.n_modules != len(sys.modules):
+            with _entering:
+                self.enter()  # what undoes it is known from the first time
+                _Entered.n_modules = len(sys.modules)
+
     def enter(self) -> list[Callable[[], None]]:
         """Set what is of the whole process; give what undoes it."""
         undo = []
@@ -274,6 +289,7 @@ class _Entered:
     """Whose surroundings this process has."""
 
     surroundings: Surroundings | None = None
+    n_modules = 0
     undo: list[Callable[[], None]] = []  # noqa: RUF012 - of the process
 
 
@@ -286,6 +302,7 @@ def _enter(surroundings: Surroundings) -> Callable[[], None]:
         _leave()
         _Entered.undo = surroundings.enter()
         _Entered.surroundings = surroundings
+        _Entered.n_modules = len(sys.modules)
     return _leave
 
 
@@ -317,28 +334,42 @@ def _replace_filters(filters: list[Any]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]
 
 
+@functools.cache
+def _handler() -> Any:
+    return record_handler(_collector)
+
+
 def _set_levels(levels: _Levels) -> Callable[[], None]:
     import logging
 
     before = []
-    handler = record_handler(_collector)
-    disable = logging.root.manager.disable
+    handler = _handler()
+    manager = logging.root.manager
+    disable = manager.disable
     logging.disable(levels.disable)
-    for name, level, propagates, disabled in levels.loggers:
+    plain = set(levels.plain.split("\n"))
+    changed = [
+        (name, logging.NOTSET, True, False)
+        for name, logger in list(manager.loggerDict.items())
+        if name in plain and isinstance(logger, logging.Logger) and not _is_plain(logger)
+    ]
+    for name, level, propagates, disabled in (*levels.loggers, *changed):
         logger = logging.getLogger(name or None)
-        handlers = logger.handlers
-        before.append((logger, logger.level, logger.propagate, logger.disabled, handlers))
+        handlers, filters = logger.handlers, logger.filters
+        before.append((logger, logger.level, logger.propagate, logger.disabled, handlers, filters))
         logger.setLevel(level)
         logger.propagate, logger.disabled = propagates, disabled
-        logger.handlers = [known for known in handlers if id(known) not in _inherited]
+        logger.handlers = [known for known in handlers if id(known) not in _inherited and known is not handler]
+        logger.filters = []  # the caller's own see the records when they come back
         if not name or not propagates:
             logger.handlers.append(handler)
 
     def undo() -> None:
         logging.disable(disable)
-        for logger, level, propagates, disabled, handlers in before:
+        for logger, level, propagates, disabled, handlers, filters in before:
             logger.setLevel(level)
-            logger.propagate, logger.disabled, logger.handlers = propagates, disabled, handlers
+            logger.propagate, logger.disabled = propagates, disabled
+            logger.handlers, logger.filters = handlers, filters
 
     return undo
 
@@ -346,10 +377,23 @@ def _set_levels(levels: _Levels) -> Callable[[], None]:
 #: Handlers that a forked worker has of its parent, by id: the records go to the parent, which has them too.
 _inherited: dict[int, Any] = {}
 
+#: The context in which this process was forked.
+_forked_in: Context = Context()
+
+
+def _own_context() -> Context:
+    """Give a context with what was set in this process, by an initializer say, and nothing that a fork has copied."""
+    context = Context()
+    for variable, value in copy_context().items():
+        if variable not in _forked_in or _forked_in[variable] is not value:
+            context.run(variable.set, value)
+    return context
+
 
 def _note_inherited() -> None:
-    global _entering
+    global _entering, _forked_in
     _entering = threading.Lock()
+    _forked_in = copy_context()
     _inherited.clear()
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):

@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from parallel._current import current_place
-from parallel._failures import safe_text
+from parallel._current import Place
+from parallel._failures import dumps_exception, safe_text
 from parallel._pickling import dumps
 
 __all__ = ["Collector", "record_handler", "show"]
@@ -24,7 +24,7 @@ __all__ = ["Collector", "record_handler", "show"]
 #: Most warnings and records that a batch brings back.
 MAX_ITEMS = 10_000
 
-_WARNING, _RECORD, _DROPPED = range(3)
+_WARNING, _RECORD, _DROPPED, _PACKED = range(4)
 
 
 class Collector:
@@ -33,6 +33,8 @@ class Collector:
     def __init__(self) -> None:
         self._items: list[tuple[Any, ...]] = []
         self._n_dropped = 0
+        #: Of the batch that runs.
+        self.place: Place | None = None
 
     def warn(
         self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
@@ -72,9 +74,9 @@ def _plain(item: tuple[Any, ...]) -> tuple[Any, ...]:
         return item
     if item[0] == _WARNING:
         _, message, category, filename, lineno = item
-        kind = category if _is_picklable(category) else UserWarning
-        text = safe_text(message)
-        return _WARNING, text if kind is category else f"{category.__name__}: {text}", kind, filename, lineno
+        if isinstance(message, Warning) and issubclass(category, Warning):
+            return _PACKED, dumps_exception(message), filename, lineno
+        return _WARNING, f"{category.__name__}: {safe_text(message)}", UserWarning, filename, lineno
     return _RECORD, {name: value for name, value in item[1].items() if _is_picklable(value)}
 
 
@@ -111,7 +113,8 @@ def _handler_class() -> Any:
                 self.handleError(record)
                 return
             fields["exc_info"] = None
-            place = current_place()
+            # Of this process's own batch, also for what comes from calls and threads inside its task.
+            place = self._collector.place
             fields["task_index"] = place.index if place is not None else None
             self._collector.record(fields)
 
@@ -161,9 +164,20 @@ def _show_record(fields: dict[str, Any]) -> None:
         logger.handle(record)
 
 
+def _show_packed(packed: bytes, filename: str, lineno: int) -> None:
+    message = pickle.loads(packed)  # noqa: S301 - from our own worker
+    kind = type(message) if isinstance(message, Warning) else UserWarning
+    _show_warning(message if kind is not UserWarning else str(message), kind, filename, lineno)
+
+
 def _show_dropped(count: int) -> None:
     text = f"a batch of tasks emitted more than {MAX_ITEMS} warnings and log records; {count} of them are not shown"
     warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-_SHOW: dict[int, Callable[..., None]] = {_WARNING: _show_warning, _RECORD: _show_record, _DROPPED: _show_dropped}
+_SHOW: dict[int, Callable[..., None]] = {
+    _WARNING: _show_warning,
+    _RECORD: _show_record,
+    _DROPPED: _show_dropped,
+    _PACKED: _show_packed,
+}

@@ -12,12 +12,12 @@ from parallel._pickling import dumps
 from parallel._task import Failure
 from parallel.errors import ResultPicklingError
 
-__all__ = ["pack_failure", "safe_text", "unpack_failure"]
+__all__ = ["dumps_exception", "pack_failure", "safe_text", "unpack_failure"]
 
 
 def pack_failure(failure: Failure) -> tuple[bytes, str | None, str]:
     exception, text = failure.exception, failure.traceback_text
-    return _dumps_exception(exception), text, failure.worker
+    return dumps_exception(exception), text, failure.worker
 
 
 def unpack_failure(packed: tuple[bytes, str | None, str]) -> Failure:
@@ -34,7 +34,7 @@ def unpack_failure(packed: tuple[bytes, str | None, str]) -> Failure:
     return Failure(exception, text, worker)
 
 
-def _dumps_exception(exception: BaseException) -> bytes:
+def dumps_exception(exception: BaseException) -> bytes:
     """Pickle an exception so that it can be unpickled, whatever its class does in `__init__`.
 
     An exception unpickles by calling its class with `args`, which fails where `__init__` takes other ones. So try it

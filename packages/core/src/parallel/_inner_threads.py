@@ -73,12 +73,15 @@ class _Process:
         self.own: dict[str, int] = {}
         #: Who limits them, by what; a worker for as long as it lives, a call in its threads.
         self.holders: dict[int, Caps] = {}
+        #: Whether that was so when this process was forked: then what libraries have now is not their own.
+        self.is_limited_by_parent = False
         #: Counts changes of `libraries`.
         self.version = 0
 
     def forget(self) -> None:
         """In a forked child: the calls are the parent's, and the lock may be held by a thread that is not here."""
         self.lock = threading.Lock()
+        self.is_limited_by_parent = bool(self.holders)
         self.holders = {}
 
 
@@ -101,8 +104,7 @@ def limit_worker(caps: Caps) -> Callable[[], None]:
     if len(sys.modules) != _process.n_modules or _process.holders.get(0) is not caps:
         with _process.lock:
             _look()
-            _process.holders[0] = caps
-            _set()
+            _hold(0, caps)
     before = _limit_thread(caps)
 
     def undo() -> None:
@@ -136,8 +138,7 @@ class CallThreads:
             with _process.lock:
                 _look()
                 if not self._is_over:
-                    _process.holders[id(self)] = caps
-                    _set()
+                    _hold(id(self), caps)
         return _limit_thread(caps)
 
     def end_batch(self, before: list[tuple[Any, int]]) -> None:
@@ -191,6 +192,15 @@ def _may_have_libraries() -> bool:
             if "site-packages" in folder or not folder.startswith(standard):
                 return True
     return False
+
+
+def _hold(key: int, caps: Caps) -> None:
+    if not _process.holders and not _process.is_limited_by_parent:
+        for library in _process.libraries:  # as somebody else may have set them since
+            _process.own[library.filepath] = library.get_num_threads()
+    _process.is_limited_by_parent = False
+    _process.holders[key] = caps
+    _set()
 
 
 def _set() -> None:

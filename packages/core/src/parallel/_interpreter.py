@@ -47,9 +47,13 @@ def warn_outside(text: str) -> None:
     warnings.warn_explicit(text, RuntimeWarning, *place, registry)
 
 
+#: This package, and those of its backends.
+_OURS = ("parallel.", "parallel_backend_")
+
+
 def _frame_outside() -> FrameType:
     frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(_OURS):
         frame = frame.f_back
     return frame
 

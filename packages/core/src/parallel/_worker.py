@@ -125,9 +125,13 @@ def run_payload(payload: bytes | bytearray) -> bytes:
     process = os.getpid()
     try:
         known = _known_call(fields)
+    except BaseException as error:
+        return _not_unpickled(error)
+    try:
         encoded, emitted = known.surroundings.run(_run_known, fields, known)
-    except BaseException as error:  # of the header, or of what a plugin does
-        encoded, emitted = _not_unpickled(error), b""
+    except BaseException as error:  # of what a plugin does
+        failure = Failure(error, format_traceback(error), process_name())
+        encoded, emitted = _outcomes.encode_unclear(failure), b""
     if os.getpid() != process:
         os._exit(0)  # a child that the task forked and let go on: the answer is its parent's to give
     return _outcomes.with_emitted(encoded, emitted)
@@ -163,7 +167,9 @@ def _run_fields(
     except BaseException as error:
         return _not_unpickled(error)
     run = Run(header.stop_on_failure, fields.budget_seconds, NEVER, remote_failure, fields.batch_id, slot, [])
-    CURRENT.set(Place(fields.start, run.values, fields.attempts, fields.worker, header.backend, header.seed))
+    place = Place(fields.start, run.values, fields.attempts, fields.worker, header.backend, header.seed)
+    CURRENT.set(place)
+    known.surroundings.refresh(place)
     undo = limit_worker(header.caps) if header.caps is not None and not known.is_here else None
     describe: Callable[[int], str]
     try:

@@ -48,11 +48,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from parallel._cpu import cpu_budget, cpu_count
+from parallel._interpreter import warn_outside
 from parallel._pickling import dumps
 from parallel._settings import ACTIVE
 from parallel._task import Job, Outcome
@@ -145,7 +145,7 @@ def process_n_jobs(n_jobs: int | None, default: int = 1) -> int:
     resolved = resolve_n_jobs(n_jobs, default)
     reason = why_no_processes() if resolved > 1 else None
     if reason is not None:
-        warnings.warn(f"tasks run one after the other instead of on {resolved} workers: {reason}", stacklevel=4)
+        warn_outside(f"tasks run one after the other instead of on {resolved} workers: {reason}")
         return 1
     return resolved
 
