@@ -65,6 +65,7 @@ CORE_LAYERS = [
         "_task",
         "_tree",
     },
+    {"_variables"},
     {"_interpreter"},
     {"errors"},
 ]

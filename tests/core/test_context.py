@@ -18,6 +18,7 @@ from parallel import register_plugin, unregister_plugin
 from parallel._context import ALL_KINDS, Captured, Carried, Surroundings, capture
 from parallel._current import Place
 from parallel._emissions import MAX_ITEMS, Collector, record_handler, show
+from parallel._pickling import dumps
 from parallel._plugins import hooks
 from parallel._settings import ACTIVE, Settings
 from parallel.hookspecs import hookimpl
@@ -60,6 +61,12 @@ def test_a_variable_travels_by_the_name_of_its_module() -> None:
     COLOUR.set("blue")
     assert surroundings(found).run(COLOUR.get) == ("red", b"")
     assert COLOUR.get() == "blue"
+
+
+def test_a_function_that_refers_to_a_variable_nobody_can_import_says_so() -> None:
+    mine: ContextVar[int] = ContextVar("mine")
+    with pytest.raises(TypeError, match="cannot pickle the context variable 'mine': define it in a module"):
+        dumps(lambda: mine.get())
 
 
 def test_a_variable_that_nobody_can_import_stays_behind() -> None:

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import os
 import pickle
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple, TypeVar
 
 from parallel._current import CURRENT, Place
 from parallel._emissions import Collector, record_handler
 from parallel._pickling import dumps
 from parallel._settings import ACTIVE, BUSY, Settings
+from parallel._variables import Places, find_variable, places_of
 
 __all__ = ["ALL_KINDS", "Captured", "Carried", "Surroundings", "capture", "restored"]
 
@@ -31,13 +31,8 @@ __all__ = ["ALL_KINDS", "Captured", "Carried", "Surroundings", "capture", "resto
 ALL_KINDS = frozenset(("contextvars", "warnings", "logging", "plugins"))
 
 _OUR_OWN = frozenset((ACTIVE, BUSY, CURRENT))
-_NOT_IMPORTABLE = ("__main__", "__mp_main__")
 
 Result = TypeVar("Result")
-
-
-#: Modules that have a context variable, and under which name: the one where it is at home, and others that import it.
-_Places = tuple[tuple[str, str], ...]
 
 
 class _Levels(NamedTuple):
@@ -53,7 +48,7 @@ class Carried(NamedTuple):
     """What travels to another process."""
 
     #: Where it is found, and its pickled value.
-    variables: tuple[tuple[_Places, bytes], ...] = ()
+    variables: tuple[tuple[Places, bytes], ...] = ()
     filters: bytes | None = None
     levels: _Levels | None = None
     #: A plugin's function and what it captured, pickled.
@@ -152,45 +147,12 @@ def _is_plain(logger: Any) -> bool:
     return not logger.level and logger.propagate and not has_more
 
 
-#: Where variables were found, and how many modules there were when they were looked for.
-_places: dict[ContextVar[Any], tuple[_Places, int]] = {}
-
-#: So many are enough: a worker takes the first that it has, or else that it can import.
-_MAX_PLACES = 4
-
-
-def _pack_variables(context: Context) -> Iterable[tuple[_Places, bytes]]:
+def _pack_variables(context: Context) -> Iterable[tuple[Places, bytes]]:
     for variable, value in context.items():
-        places = _places_of(variable) if variable not in _OUR_OWN else ()
+        places = places_of(variable) if variable not in _OUR_OWN else ()
         data = _try_dumps(value) if places else None
         if data is not None:
             yield places, data
-
-
-def _places_of(variable: ContextVar[Any]) -> _Places:
-    found, n_modules = _places.get(variable, ((), -1))
-    if not found and n_modules != len(sys.modules):
-        found = tuple(_search(variable))[:_MAX_PLACES]
-        _places[variable] = found, len(sys.modules)
-    return found
-
-
-def _search(variable: ContextVar[Any]) -> Iterable[tuple[str, str]]:
-    for name, module in reversed(list(sys.modules.items())):  # who imports a module is there before it, mostly
-        if name not in _NOT_IMPORTABLE:
-            for attribute, value in list(getattr(module, "__dict__", {}).items()):
-                if value is variable:
-                    yield name, attribute
-
-
-def _find(places: _Places) -> ContextVar[Any] | None:
-    """Give a variable in another process."""
-    for module, name in sorted(places, key=lambda place: place[0] not in sys.modules):
-        with contextlib.suppress(Exception):  # not to be had here, or not what it is there
-            found = getattr(importlib.import_module(module), name)
-            if isinstance(found, ContextVar):
-                return found
-    return None
 
 
 #: The filters that were pickled last: they seldom change.
@@ -239,7 +201,7 @@ class Surroundings:
     def _set_variables(self, settings: Settings) -> None:
         ACTIVE.set(settings)
         for places, data in self._carried.variables:
-            variable = _find(places)
+            variable = find_variable(places)
             if variable is not None:
                 with contextlib.suppress(Exception):  # of what a class of the user's does
                     variable.set(pickle.loads(data))  # noqa: S301 - from our own caller

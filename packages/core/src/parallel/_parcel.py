@@ -18,7 +18,7 @@ from pickle import PickleBuffer
 from typing import Any, NamedTuple
 
 from parallel import _arrays
-from parallel._pickling import needs_value
+from parallel._pickling import cloud_pickler, needs_value
 from parallel._region import Address
 
 __all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part", "put_together"]
@@ -251,18 +251,10 @@ def _dump(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
 
 
 def _dump_by_value(value: object, parcel: Parcel, takes_bytes: bool) -> bytes:
-    import cloudpickle  # 20 ms, and many programs never need it
-
     parcel.begin()
     file = io.BytesIO()
-    kind = cloudpickle.Pickler
-    if takes_bytes:
-        kind = type("_CloudPickler", (kind,), {"persistent_id": lambda _, item: _blob_number(item, parcel)})
-    pickler = kind(file, 5, buffer_callback=parcel.offer)
-    table = {**pickler.dispatch_table, **_arrays.reducers(parcel)}
-    # Not by assignment: the class has an attribute of that name, so that would not reach what the pickler looks at.
-    pickle.Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
-    pickler.dump(value)
+    methods = {"persistent_id": lambda _, item: _blob_number(item, parcel)} if takes_bytes else {}
+    cloud_pickler(file, _arrays.reducers(parcel), methods, buffer_callback=parcel.offer).dump(value)
     return file.getvalue()
 
 

@@ -82,6 +82,11 @@ class ContextTests(Suite):
         COLOUR.set("red")
         assert set(make(batch_size=10).map(tasks.recolour, range(50))) == {"red"}
 
+    def test_a_function_that_travels_may_refer_to_a_context_variable(self, make: Make) -> None:
+        COLOUR.set("red")
+        colour = COLOUR  # in the closure, as a script that imports it has it in its globals
+        assert set(make().map(lambda _: colour.get(), range(10))) == {"red"}
+
     def test_context_variables_can_be_left_behind(self, make: Make) -> None:
         for propagate in (False, ("warnings", "logging")):
             with make(propagate=propagate) as parallel:
