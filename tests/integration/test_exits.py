@@ -440,3 +440,17 @@ def start(number):
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
     program.assert_nothing_left(process.pid)
+
+
+def test_a_task_of_loky_that_leaves_a_thread_does_not_hold_the_exit(program: Program) -> None:
+    process = program.start("loky", "print(make().map(leave_thread, [1, 2]))", LEAVES_THREAD)
+    assert finish(process) == (0, "[1, 2]\n", "")
+    program.assert_nothing_left(process.pid)
+
+
+#: What waits here is no daemon: an interpreter that ends waits for it.
+LEAVES_THREAD = """
+def leave_thread(i):
+    threading.Thread(target=gate.wait).start()
+    return i
+"""

@@ -65,7 +65,7 @@ print(found == list(itertools.product(range(2), repeat={len(mixture)})))
 """,
         "import itertools\nfrom concurrent.futures import ThreadPoolExecutor\n" + PROGRAM,
     )
-    assert finish(process)[:2] == (0, "True\n")
+    assert finish(process) == (0, "True\n", "")
     program.assert_nothing_left(process.pid)
 
 

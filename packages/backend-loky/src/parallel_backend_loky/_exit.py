@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
 import multiprocessing.util
 import os
 import threading
 import weakref
+from time import monotonic
 
 from loky.process_executor import ProcessPoolExecutor
 
+from parallel.backend import kill_process_tree
+
 __all__ = ["ExitHook"]
+
+#: How long the exit of the interpreter waits for workers that have nothing to do.
+GRACE_SECONDS = 1.0
 
 
 class ExitHook:
@@ -46,5 +53,26 @@ class ExitHook:
 
     def _come(self) -> None:
         self.has_come = True
-        for executor in list(self._executors):
-            executor.shutdown(wait=True, kill_workers=True)
+        executors = list(self._executors)
+        idle = [executor for executor in executors if not executor._pending_work_items]
+        for executor in executors:
+            if executor not in idle:
+                executor.shutdown(wait=True, kill_workers=True)
+        _end_gently(idle)
+
+
+def _end_gently(executors: list[ProcessPoolExecutor]) -> None:
+    """Let workers that have nothing to do end by themselves, so that they end what they have started.
+
+    Those that do not come to it, because a task has left a thread that goes on, are killed.
+    """
+    workers = [process for executor in executors for process in list((executor._processes or {}).values())]
+    sentinels = {process.sentinel: process for process in workers}
+    for executor in executors:
+        executor.shutdown(wait=False)
+    until = monotonic() + GRACE_SECONDS
+    while sentinels and monotonic() < until:
+        for ended in multiprocessing.connection.wait(list(sentinels), until - monotonic()):
+            del sentinels[ended]
+    for process in sentinels.values():
+        kill_process_tree(process.pid)
