@@ -204,8 +204,9 @@ def test_an_argument_that_is_refilled_when_no_worker_can_open_it(kind: str, n_it
         assert (
             parallel(delayed(first)([values], i) for i, values in enumerate([np.full(200_000, 7.0)] * 8)) == [7.0] * 8
         )
-    assert {str(warning.message).partition("shared: ")[2] for warning in shown} <= {"the workers cannot open it"}
-    assert shown
+    # From Python 3.12 on there may be another one, for a fork beside threads.
+    ours = [str(warning.message) for warning in shown if warning.category is RuntimeWarning]
+    assert {text.partition("shared: ")[2] for text in ours} == {"the workers cannot open it"}
 
 
 @every_kind
