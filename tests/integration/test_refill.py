@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import functools
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -282,6 +283,7 @@ def n_mapped(*_: Any) -> int:
 @every_kind
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="looks at /proc")
 def test_what_a_closure_has_shared_is_given_back_by_the_workers(kind: str) -> None:
+    gc.collect()  # a worker that is forked has what the caller has mapped
     with Parallel(**KINDS[kind]) as parallel:
         shared = parallel.share(np.zeros(200_000))
         assert parallel.map(lambda i: float(shared.get()[i]), range(4)) == [0.0] * 4
