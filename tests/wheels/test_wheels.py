@@ -66,12 +66,15 @@ def test_importing_parallel_imports_no_backend_and_nothing_heavy(which: str, req
 
 def test_the_core_alone_runs_sequentially(core_alone: Environment) -> None:
     assert core_alone.run("""
-        import os
+        import os, warnings
         from parallel import Parallel, delayed
         parallel = Parallel(n_jobs=2)
-        in_this_process = set(parallel.map(lambda _: os.getpid(), "ab")) == {os.getpid()}
-        answer = [parallel(delayed(abs)(-i) for i in range(4)), in_this_process]
-    """) == [[0, 1, 2, 3], True]
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            in_this_process = set(parallel.map(lambda _: os.getpid(), "ab")) == {os.getpid()}
+            values = parallel(delayed(abs)(-i) for i in range(4))
+        answer = [values, in_this_process, "no other backend is installed" in str(shown[0].message)]
+    """) == [[0, 1, 2, 3], True, True]
 
 
 def test_asking_for_a_backend_that_is_not_installed_says_how_to_get_it(core_alone: Environment) -> None:
