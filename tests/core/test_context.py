@@ -297,6 +297,21 @@ def test_what_a_module_sets_when_it_is_imported_for_a_task_does_not_count(
     assert warning[2] is Odd
 
 
+def test_what_was_set_again_in_the_middle_of_a_batch_is_left_as_it_was(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = surroundings(carried("logging"))  # the logger is as it was made
+
+    def batch() -> int:
+        logger.setLevel(logging.ERROR)
+        monkeypatch.setitem(sys.modules, "module_of_a_task", ModuleType("module_of_a_task"))
+        around.refresh(Place(0, (), None, 0, "", None))
+        return logger.level
+
+    assert around.run(batch) == (logging.NOTSET, b"")
+    assert logger.level == logging.ERROR
+
+
 def test_a_filter_of_a_logger_sees_a_record_once(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     def shout(record: logging.LogRecord) -> bool:
         record.msg = f"<{record.msg}>"

@@ -231,7 +231,7 @@ class Surroundings:
         _collector.place = place
         if not self._is_here and _Entered.n_modules != len(sys.modules):
             with _entering:
-                self.enter()  # what undoes it is known from the first time
+                _Entered.undo += self.enter()
                 _Entered.n_modules = len(sys.modules)
 
     def enter(self) -> list[Callable[[], None]]:
