@@ -100,7 +100,6 @@ class FuturesBackend(ParallelBackendBase):
         self.uses_threads = in_threads
         # Only what is known to run on this host may look for the call's board there.
         in_processes = _is_process_pool(executor)
-        self._in_processes = in_processes
         self.wire = "bytes" if in_processes else "objects"
         self.same_host = self.supports_inner_max_num_threads = in_threads or in_processes
         self.loses_all_workers = in_processes
@@ -138,7 +137,7 @@ class FuturesBackend(ParallelBackendBase):
     def submit(self, func: Job, callback: Callable[[Any], None]) -> Future[Any]:
         """Give a job to the executor; see `ParallelBackendBase`."""
         try:
-            future = self._executor.submit(_Watched(func, os.getpid()) if self._in_processes else func)
+            future = self._executor.submit(_Watched(func, os.getpid()) if self.wire == "bytes" else func)
         except BrokenExecutor as error:
             raise self._lost(error) from error
         future.add_done_callback(callback)

@@ -53,11 +53,12 @@ class ExitHook:
 
     def _come(self) -> None:
         self.has_come = True
-        executors = list(self._executors)
-        idle = [executor for executor in executors if not executor._pending_work_items]
-        for executor in executors:
-            if executor not in idle:
+        idle = []
+        for executor in list(self._executors):
+            if executor._pending_work_items:
                 executor.shutdown(wait=True, kill_workers=True)
+            else:
+                idle.append(executor)
         _end_gently(idle)
 
 

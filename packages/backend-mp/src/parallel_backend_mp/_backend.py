@@ -66,14 +66,14 @@ class MpBackend(ParallelBackendBase):
         if context is not None and start_method is not None:
             raise ValueError("give either context or start_method, not both")
         given: Any = context
-        if not (given is None or isinstance(given, BaseContext) or given is multiprocessing):
-            raise ValueError(f"context must be a multiprocessing context, not {context!r}; a method is start_method=")
         # joblib's users also pass the module itself, which has the methods of its default context.
-        if not isinstance(context, BaseContext) or isinstance(context, DefaultContext):
+        if given is None or given is multiprocessing or isinstance(given, DefaultContext):
             why = "argument" if start_method is not None else why_default()
             context = default_context(start_method)
+        elif isinstance(given, BaseContext):
+            why, context = "argument context", given
         else:
-            why = "argument context"
+            raise ValueError(f"context must be a multiprocessing context, not {context!r}; a method is start_method=")
         self._context = context
         self._why_method = why
         self._method = context.get_start_method()

@@ -18,9 +18,10 @@ __all__ = ["forget_imports", "wait_for_imports"]
 
 def wait_for_imports() -> None:
     """Wait until no other thread is inside an import that has begun by now; called before a fork."""
-    for name in _unfinished():
-        with contextlib.suppress(Exception):  # whatever is wrong with it is for who imports it
-            importlib.import_module(name)  # one that this very thread is in is not waited for
+    for name, module in list(sys.modules.items()):
+        if _is_unfinished(module):
+            with contextlib.suppress(Exception):  # whatever is wrong with it is for who imports it
+                importlib.import_module(name)  # one that this very thread is in is not waited for
 
 
 def forget_imports() -> None:
@@ -31,10 +32,9 @@ def forget_imports() -> None:
         owner = getattr(reference(), "owner", None)
         if owner is not None and owner != threading.get_ident():
             locks.pop(name, None)
-            if name in _unfinished():
+            if _is_unfinished(sys.modules.get(name)):
                 sys.modules.pop(name, None)
 
 
-def _unfinished() -> list[str]:
-    modules = list(sys.modules.items())
-    return [name for name, module in modules if getattr(getattr(module, "__spec__", None), "_initializing", False)]
+def _is_unfinished(module: object) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)

@@ -61,11 +61,8 @@ def check_batch_size(batch_size: Any) -> int | None:
     """
     if isinstance(batch_size, str) and batch_size == "auto":
         return None
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        size = 0
-    if size < 1:
+    size = _integer(batch_size, 1)
+    if size is None:
         raise ValueError(f"batch_size must be 'auto' or a positive integer, not {batch_size!r}")
     return size
 
@@ -156,11 +153,8 @@ def check_retries(retries: Any) -> Retry:
         return retries
     if retries is None:
         return ONCE
-    try:
-        count = operator.index(retries)
-    except TypeError:
-        count = -1
-    if count < 0:
+    count = _integer(retries, 0)
+    if count is None:
         raise ValueError(f"retries must be an integer of at least 0 or a Retry, not {retries!r}")
     return Retry(attempts=count + 1)
 
@@ -195,11 +189,8 @@ def check_inner_max_num_threads(threads: Any) -> int | None:
     """
     if threads is None:
         return None
-    try:
-        number = operator.index(threads)
-    except TypeError:
-        number = 0
-    if number < 1:
+    number = _integer(threads, 1)
+    if number is None:
         raise ValueError(f"inner_max_num_threads must be an integer of at least 1 or None, not {threads!r}")
     return number
 
@@ -221,6 +212,15 @@ def check_seed(seed: Any) -> Any:
     if isinstance(seed, bool) or any(number < 0 for number in numbers):
         raise ValueError(f"seed must be an integer of at least 0, a sequence of them or a SeedSequence, not {seed!r}")
     return seed
+
+
+def _integer(value: Any, least: int) -> int | None:
+    """Give an integer of at least `least`; None for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return number if number >= least else None
 
 
 def evaluate_pre_dispatch(pre_dispatch: Any, n_jobs: int) -> int | None:

@@ -95,18 +95,18 @@ def _environment_limits() -> list[tuple[str, int]]:
 #: For how long what was read of a quota holds: reading it costs more than a small call.
 _QUOTA_SECONDS = 1.0
 
-#: Until when it holds, in whose seconds, and what it is.
-_known_quota: tuple[float, int, float] = -math.inf, 0, math.inf
+#: Until when it holds, and what it is.
+_known_quota: tuple[float, float] = -math.inf, math.inf
 
 
 def _cgroup_quota() -> float:
     """Give what `_read_cgroup_quota` gives, as it was a moment ago."""
     global _known_quota
-    until, process, quota = _known_quota
+    until, quota = _known_quota
     now = monotonic()
-    if now >= until or process != os.getpid():
+    if now >= until:
         quota = _read_cgroup_quota()
-        _known_quota = now + _QUOTA_SECONDS, os.getpid(), quota
+        _known_quota = now + _QUOTA_SECONDS, quota
     return quota
 
 

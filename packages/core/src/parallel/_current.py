@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CURRENT", "CurrentTask", "Place", "current_place", "current_task"]
+__all__ = ["CURRENT", "CurrentTask", "Place", "current_task"]
 
 
 class Place:
@@ -101,14 +101,6 @@ class CurrentTask:
         return np.random.default_rng(own)
 
 
-def current_place() -> Place | None:
-    """Give the innermost place whose task runs here."""
-    place = CURRENT.get()
-    while place is not None and place.start < 0:
-        place = place.outer
-    return place
-
-
 def current_task() -> CurrentTask:
     """Tell a task of a call which one it is.
 
@@ -124,7 +116,9 @@ def current_task() -> CurrentTask:
     RuntimeError
         If there is no task here.
     """
-    place = current_place()
+    place = CURRENT.get()
+    while place is not None and place.start < 0:
+        place = place.outer
     if place is None:
         raise RuntimeError("current_task() is for code that runs inside a task of a Parallel call")
     index = place.index

@@ -10,7 +10,8 @@ from typing import Any
 from parallel._arguments import evaluate_pre_dispatch
 from parallel._config import DEFAULTS, N_JOBS_VARIABLE, ChosenBackend
 from parallel._cpu import cpu_budget, cpu_limit
-from parallel._interpreter import warn_outside
+from parallel._inner_threads import caps_of
+from parallel._interpreter import EXITING, warn_outside
 from parallel._plugins import BUILT_IN
 from parallel._region import has_anonymous
 from parallel._settings import ACTIVE, UNSET
@@ -88,7 +89,7 @@ class InCaller(enum.Enum):
     """Why a call runs in its caller."""
 
     SINGLE = "one worker is left out: the caller does the work itself"
-    EXITING = "the interpreter is exiting and starts no threads or processes any more"
+    EXITING = EXITING
     OWN_WORKERS = "its workers are those that this task runs on, and waiting for them could take for ever"
 
 
@@ -213,8 +214,8 @@ def _inner_threads(facts: Facts) -> tuple[int | None, str]:
         share = ACTIVE.get().cpus
         return (share, "as in the task around") if share else (None, "not limited in the caller")
     name = "OMP_NUM_THREADS"
-    text = backend._prepare_worker_env(facts.workers).get(name, "")
-    value = int(text) if text.isdecimal() else None
+    environment = backend._prepare_worker_env(facts.workers)
+    value = caps_of({name: environment.get(name, "")}, is_exact=True).most.get("openmp")
     if backend.inner_max_num_threads is not None:
         return value, "inner_max_num_threads"
     share = max(cpu_budget() // facts.workers, 1)

@@ -10,7 +10,11 @@ import threading
 import warnings
 from types import FrameType
 
-__all__ = ["is_exiting", "place_outside", "process_token", "warn_of_exit", "warn_outside"]
+__all__ = ["EXITING", "is_exiting", "place_outside", "process_token", "warn_of_exit", "warn_outside"]
+
+
+#: Why there are no workers then.
+EXITING = "the interpreter is exiting and starts no threads or processes any more"
 
 
 @functools.cache
@@ -61,7 +65,6 @@ def _frame_outside() -> FrameType:
 def warn_of_exit(stacklevel: int) -> None:
     """Warn that there will be no workers, at the place so many calls up."""
     warnings.warn(
-        "tasks run one after the other instead of on workers: the interpreter is exiting and starts no threads or "
-        "processes any more",
+        f"tasks run one after the other instead of on workers: {EXITING}",
         stacklevel=stacklevel + 1,
     )

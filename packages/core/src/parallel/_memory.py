@@ -57,8 +57,8 @@ class CallMemory:
         self._folder = Folder(temp_folder)
         self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
         self._rooms = Rooms(self._folder, max_regions() if sharing.limit < NO_LIMIT else 0)
-        self._sends = sharing.mode is not None
-        self._is_refused = False
+        #: Whether a worker could not find something: then all is sent, also what only was the name of a file.
+        self.is_refused = False
         self._has_warned = False
         self._n_begun = self._trusted_at = 0
         # By batch id: what it uses, until it is over.
@@ -78,7 +78,7 @@ class CallMemory:
             return True
         if not exports.has_seen_array:
             return False
-        return exports.has_seen_change or exports.is_watching or (self._sends and self.sharing.mode == "c")
+        return exports.has_seen_change or exports.is_watching or (self.sends and self.sharing.mode == "c")
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""
@@ -97,9 +97,9 @@ class CallMemory:
 
     def new_export(self) -> Export | None:
         """Give what data goes through that travels apart from its batch, if only as the name of a file."""
-        if self._is_refused:
+        if self.is_refused:
             return None
-        return self._exports.new_export(None if self._sends else NO_LIMIT)
+        return self._exports.new_export(None if self.sends else NO_LIMIT)
 
     def hold(self, batch_id: int, export: Export) -> None:
         """Keep what a function has sent apart for as long as the batch may need it."""
@@ -130,19 +130,13 @@ class CallMemory:
             self._rooms.give_back(room, is_clean=is_clean)
 
     @property
-    def is_refused(self) -> bool:
-        """Whether a worker could not find something: then all is sent, also what only was the name of a file."""
-        return self._is_refused
-
-    @property
     def sends(self) -> bool:
         """Whether workers map what is sent to them."""
-        return self._sends
+        return self.sharing.mode is not None and not self.is_refused
 
     def refuse(self, batch_id: int) -> bool:
         """Send all through the pipe from now on: a worker cannot find what is shared. Tell if the batch had such."""
-        self._sends = False
-        self._is_refused = True
+        self.is_refused = True
         export = self._batches.get(batch_id, (None, None))[0]
         if export is None or not export.names_files:
             return False
