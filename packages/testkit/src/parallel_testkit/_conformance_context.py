@@ -14,6 +14,7 @@ from parallel import Parallel, cpu_count, delayed, register_plugin, unregister_p
 from parallel.backend import ParallelBackendBase
 from parallel_testkit import _context_tasks as tasks
 from parallel_testkit._context_tasks import COLOUR, MOOD, Moody, OddWarning
+from parallel_testkit._marks import capability
 from parallel_testkit._suite import Make, Suite
 
 __all__ = ["ContextTests"]
@@ -32,6 +33,7 @@ class Records(logging.Handler):
         self.records.append(record)
 
 
+@capability("context")
 class ContextTests(Suite):
     """Context variables, warnings, logging, plugins, the task's own place, shares of the CPUs."""
 
@@ -78,7 +80,7 @@ class ContextTests(Suite):
         self, make: Make, declared: ParallelBackendBase
     ) -> None:
         if not declared.uses_threads:
-            pytest.skip(f"the backend {self.backend!r} does not declare uses_threads")
+            self.skip("does not declare uses_threads")
         COLOUR.set("red")
         assert set(make(batch_size=10).map(tasks.recolour, range(50))) == {"red"}
 
@@ -146,7 +148,9 @@ class ContextTests(Suite):
         self, make: Make, declared: ParallelBackendBase, records: list[logging.LogRecord]
     ) -> None:
         if declared.uses_threads or not declared.same_host:
-            pytest.skip(f"the backend {self.backend!r} does not declare that its workers are processes of this host")
+            pytest.skip(
+                f"the backend {self.backend_name!r} does not declare that its workers are processes of this host"
+            )
         make()(delayed(tasks.log)(LOGGER, i) for i in range(20))
         for record in records:
             assert record.getMessage().split()[-1] == str(record.__dict__["task_index"])
@@ -195,16 +199,18 @@ class ContextTests(Suite):
 
     # -- shares of the CPUs ------------------------------------------------------------------------------------------
 
+    @capability("inner threads")
     def test_a_task_has_a_share_of_the_cpus(self, make: Make, declared: ParallelBackendBase) -> None:
         if not declared.same_host:
-            pytest.skip(f"the backend {self.backend!r} does not declare same_host")
+            self.skip("does not declare same_host")
         own = max(cpu_count() // self.n_jobs, 1)
         assert set(make().map(tasks.share, range(10))) == {own}
         assert make().map(tasks.inner_share, range(2)) == [[own, own]] * 2
 
+    @capability("inner threads")
     def test_libraries_have_the_share_of_their_worker(self, make: Make, declared: ParallelBackendBase) -> None:
         if not declared.same_host:
-            pytest.skip(f"the backend {self.backend!r} does not declare same_host")
+            self.skip("does not declare same_host")
         if importlib.util.find_spec("numpy") is None:
             pytest.skip("numpy is not installed")
         before = tasks.threads_of_libraries()

@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
 from parallel import Parallel, delayed
 from parallel.backend import ParallelBackendBase
 from parallel_testkit import _tasks
+from parallel_testkit._marks import capability
+from parallel_testkit._recording import Recording
 from parallel_testkit._suite import Make, Suite, backend_of
 
 __all__ = ["ContractTests"]
 
 
-@dataclass
-class _Submitted:
-    """A job that went to the backend under test."""
-
-    worker: int
-    future: Any = None
-    callbacks: int = 0
-
-
-@dataclass
-class _Record:
-    """What was asked of the backend under test."""
-
-    calls: list[str] = field(default_factory=list)
-    jobs: list[_Submitted] = field(default_factory=list)
-
-
-def record(backend: ParallelBackendBase) -> _Record:
-    """Note from now on what is asked of a backend object, and what it answers."""
-    seen = _Record()
-    submit = backend.submit
-
-    def recording_submit(func: Any, callback: Callable[..., None]) -> Any:
-        job = _Submitted(func.worker)
-        seen.jobs.append(job)
-        seen.calls.append("submit")
-
-        def recording_callback(*args: Any) -> None:
-            job.callbacks += 1
-            callback(*args)
-
-        job.future = submit(func, recording_callback)
-        return job.future
-
-    backend.submit = recording_submit  # type: ignore[method-assign]
-    for name in ("configure", "terminate", "abort_everything", "start_call", "stop_call"):
-        _note(backend, name, seen)
-    return seen
-
-
-def _note(backend: ParallelBackendBase, name: str, seen: _Record) -> None:
-    method = getattr(backend, name)
-
-    def noting(*args: Any, **kwargs: Any) -> Any:
-        seen.calls.append(name)
-        return method(*args, **kwargs)
-
-    setattr(backend, name, noting)
-
-
+@capability("callback contract")
 class ContractTests(Suite):
     """Callbacks, futures, numbers of workers, starting and ending."""
 
@@ -75,30 +24,30 @@ class ContractTests(Suite):
         return backend_of(make())
 
     def test_every_job_is_called_back_exactly_once(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=3)
         assert parallel.map(_tasks.noop, range(100)) == list(range(100))
         assert [job.callbacks for job in seen.jobs] == [1] * len(seen.jobs)
         assert len(seen.jobs) == 34
 
     def test_a_task_that_fails_is_called_back_like_any_other(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         with pytest.raises(LookupError):
             Parallel(n_jobs=self.n_jobs, backend=instance)([delayed(_tasks.fail)("no")] * 1 + [delayed(_tasks.noop)()])
         assert seen.jobs[0].callbacks == 1
         assert max(job.callbacks for job in seen.jobs) == 1
 
     def test_a_future_that_was_called_back_is_done(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         Parallel(n_jobs=self.n_jobs, backend=instance).map(_tasks.noop, range(10))
         for job in seen.jobs:
             done = getattr(job.future, "done", None)
             if done is None:
-                pytest.skip(f"the futures of the backend {self.backend!r} have no method done()")
+                pytest.skip(f"the futures of the backend {self.backend_name!r} have no method done()")
             assert done()
 
     def test_the_methods_are_called_in_the_order_of_the_contract(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1)
         with parallel:
             parallel.map(_tasks.noop, range(2))
@@ -107,14 +56,14 @@ class ContractTests(Suite):
         assert seen.calls == ["configure", "start_call", "submit", "submit", "stop_call", *call, "terminate"]
 
     def test_an_error_aborts_once_and_before_the_end(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         with pytest.raises(LookupError):
             Parallel(n_jobs=self.n_jobs, backend=instance)([delayed(_tasks.fail)("no"), delayed(_tasks.noop)()])
         assert seen.calls.count("abort_everything") == 1
         assert seen.calls.index("abort_everything") < seen.calls.index("terminate")
 
     def test_jobs_are_for_workers_that_there_are(self, instance: ParallelBackendBase) -> None:
-        seen = record(instance)
+        seen = Recording(instance, self.backend_name)
         Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1).map(_tasks.noop, range(50))
         assert {job.worker for job in seen.jobs} <= set(range(self.n_jobs))
 

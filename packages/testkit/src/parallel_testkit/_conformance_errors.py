@@ -17,6 +17,7 @@ from parallel.backend import ParallelBackendBase
 from parallel.errors import RemoteTraceback, TaskExit
 from parallel_testkit import _tasks
 from parallel_testkit._bounded import run_bounded
+from parallel_testkit._marks import capability
 from parallel_testkit._signals import Gate
 from parallel_testkit._suite import Make, Suite, every_mode
 
@@ -26,6 +27,7 @@ __all__ = ["ErrorTests"]
 LIMIT_SECONDS = 0.3
 
 
+@capability("exceptions")
 class ErrorTests(Suite):
     """Errors of tasks, of the input, and limits of time."""
 
@@ -120,6 +122,7 @@ class ErrorTests(Suite):
         with pytest.raises(StopIteration):
             next(results)
 
+    @capability("reuse after errors")
     def test_calls_after_an_error(self, make: Make) -> None:
         parallel = make()
         for _ in range(3):
@@ -127,6 +130,7 @@ class ErrorTests(Suite):
                 parallel(delayed(_tasks.fail_at)(2, i) for i in range(5))
             assert parallel.map(_tasks.square, range(10)) == [i * i for i in range(10)]
 
+    @capability("reuse after errors")
     @every_mode
     def test_calls_after_an_error_in_a_block(self, make: Make, mode: str) -> None:
         with make(return_as=mode) as parallel:
@@ -181,6 +185,7 @@ class ErrorTests(Suite):
         with pytest.raises(TypeError):
             make()(5)  # type: ignore[arg-type]
 
+    @capability("reuse after errors")
     def test_calls_after_an_input_that_raised(self, make: Make) -> None:
         def tasks() -> Iterator[Any]:
             yield delayed(_tasks.noop)(0)
@@ -194,6 +199,7 @@ class ErrorTests(Suite):
 
     # -- limits ------------------------------------------------------------------------------------------------------
 
+    @capability("time limits")
     @every_mode
     def test_a_task_that_passes_its_limit(self, make: Make, mode: str, gate: Gate) -> None:
         tasks = [delayed(_tasks.wait_for)(gate) for _ in range(self.n_jobs + 1)]
@@ -201,6 +207,7 @@ class ErrorTests(Suite):
             list(make(return_as=mode, timeout=LIMIT_SECONDS)(tasks))
         assert isinstance(caught.value, TimeoutError)
 
+    @capability("reuse after errors")
     def test_calls_after_a_limit_in_a_block(self, make: Make, gate: Gate, crosses_processes: bool) -> None:
         with make(timeout=LIMIT_SECONDS) as parallel:
             with pytest.raises(TimeoutError):
@@ -209,11 +216,13 @@ class ErrorTests(Suite):
             parallel.timeout = None
             assert parallel.map(_tasks.noop, range(10)) == list(range(10))
 
+    @capability("time limits")
     def test_tasks_within_their_limit(self, make: Make) -> None:
         assert make(timeout=1000).map(_tasks.square, range(50)) == [i * i for i in range(50)]
 
     # -- what is left of it ------------------------------------------------------------------------------------------
 
+    @capability("leaks")
     @pytest.mark.parametrize("mode", ["list", "generator"])
     def test_results_of_a_call_that_failed_are_freed_with_its_error(self, make: Make, mode: str) -> None:
         parallel = make(return_as=mode, batch_size=1)
@@ -231,9 +240,10 @@ class ErrorTests(Suite):
         while _tasks.Tracked.n_alive():
             threading.Event().wait(0.01)
 
+    @capability("leaks")
     def test_arguments_of_a_task_that_failed_are_freed(self, make: Make, declared: ParallelBackendBase) -> None:
         if declared.uses_threads:
-            pytest.skip(f"the tasks of the backend {self.backend!r} have the caller's own objects")
+            pytest.skip(f"the tasks of the backend {self.backend_name!r} have the caller's own objects")
         with make(return_exceptions=True, batch_size=1) as parallel:
             parallel(delayed(_tasks.fail_with)(_tasks.Tracked(i)) for i in range(20))
             alive = parallel.map(_tasks.Tracked.n_alive, range(20))

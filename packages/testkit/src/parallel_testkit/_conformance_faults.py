@@ -16,6 +16,7 @@ from parallel import Parallel, Retry, delayed
 from parallel.backend import ParallelBackendBase
 from parallel.errors import ResultPicklingError, WorkerLostError
 from parallel_testkit import _fault_tasks, _tasks
+from parallel_testkit._marks import capability
 from parallel_testkit._processes import wait_until_gone
 from parallel_testkit._signals import Gate, Mailbox, Tally
 from parallel_testkit._suite import Make, Suite, every_mode, join_new_threads
@@ -26,6 +27,7 @@ every_size = pytest.mark.parametrize("batch_size", ["auto", 1, 4])
 every_end = pytest.mark.parametrize("how", sorted(_fault_tasks.ENDS))
 
 
+@capability("failures in place")
 class FaultTests(Suite):
     """``return_exceptions``, ``retries``, lost workers, and calls that are left."""
 
@@ -104,6 +106,7 @@ class FaultTests(Suite):
 
     # -- another attempt ---------------------------------------------------------------------------------------------
 
+    @capability("retries")
     @every_mode
     @every_size
     def test_a_task_that_fails_at_first_is_tried_again(
@@ -114,6 +117,7 @@ class FaultTests(Suite):
         assert (sorted(results) if mode == "generator_unordered" else results) == list(range(12))
         assert [_attempts(tmp_path, i) for i in range(12)] == [1, 2, 3] * 4
 
+    @capability("retries")
     def test_the_last_failure_counts_the_attempts(self, make: Make, tmp_path: Path) -> None:
         with pytest.raises(LookupError, match="number 1, attempt 3") as caught:
             make(retries=2)([delayed(_tasks.noop)(), delayed(_fault_tasks.fail_until)(str(tmp_path), 9, 1)])
@@ -121,6 +125,7 @@ class FaultTests(Suite):
         assert "this was attempt 3 of 3" in caught.value.__notes__
         assert any("task 1 (fail_until)" in note for note in caught.value.__notes__)
 
+    @capability("retries")
     @every_mode
     def test_the_last_failure_stands_in_place(self, make: Make, mode: str, tmp_path: Path) -> None:
         parallel = make(return_as=mode, retries=1, return_exceptions=True)
@@ -130,6 +135,7 @@ class FaultTests(Suite):
         assert sorted(result for result in results if isinstance(result, int)) == [0, 1, 3, 4]
         assert all("this was attempt 2 of 2" in error.__notes__ for error in failed)
 
+    @capability("retries")
     def test_only_what_the_policy_names_is_tried_again(self, make: Make, tmp_path: Path) -> None:
         with pytest.raises(LookupError, match="attempt 1"):
             make(retries=Retry(5, on=(KeyError, OSError)))([delayed(_fault_tasks.fail_until)(str(tmp_path), 3, 0)] * 1)
@@ -138,6 +144,7 @@ class FaultTests(Suite):
         assert make(retries=retry)([delayed(_fault_tasks.fail_until)(str(tmp_path), 3, 0)]) == [0]
         assert _attempts(tmp_path, 0) == 3
 
+    @capability("retries")
     def test_an_exit_is_tried_again_like_any_failure(self, make: Make, tally: Tally) -> None:
         def leave() -> None:
             tally.add()
@@ -150,6 +157,7 @@ class FaultTests(Suite):
         assert isinstance(error, SystemExit)
         assert tally.count() == 4
 
+    @capability("retries")
     @every_mode
     def test_an_attempt_may_wait(self, make: Make, mode: str, tmp_path: Path) -> None:
         retry = Retry(3, backoff_seconds=0.01, jitter=0.5)
@@ -157,6 +165,7 @@ class FaultTests(Suite):
         results = list(parallel(delayed(_fault_tasks.fail_until)(str(tmp_path), 1 + i % 3, i) for i in range(9)))
         assert sorted(results) == list(range(9))
 
+    @capability("retries")
     def test_others_run_while_an_attempt_waits(self, make: Make, tmp_path: Path) -> None:
         before = set(threading.enumerate())
         parallel = make(return_as="generator_unordered", retries=Retry(2, backoff_seconds=1e6))
@@ -168,6 +177,7 @@ class FaultTests(Suite):
 
     # -- results that cannot travel ----------------------------------------------------------------------------------
 
+    @capability("unpicklable things")
     @pytest.mark.usefixtures("only_across_processes")
     @every_mode
     @every_size
@@ -177,6 +187,7 @@ class FaultTests(Suite):
         parallel = make(return_as=mode, batch_size=batch_size, return_exceptions=True)
         self._check_lost_results(list(parallel(delayed(_fault_tasks.give_lock_at)({3, 9}, i) for i in range(20))))
 
+    @capability("unpicklable things")
     @pytest.mark.usefixtures("only_across_processes")
     @every_mode
     @every_size
@@ -201,8 +212,9 @@ class FaultTests(Suite):
     def only_if_workers_are_replaced(self, declared: ParallelBackendBase) -> None:
         """Skip the test where the loss of a worker ends more than a call."""
         if not declared.replaces_workers:
-            pytest.skip(f"the backend {self.backend!r} does not declare replaces_workers")
+            self.skip("does not declare replaces_workers")
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     @every_end
     def test_a_lost_worker_is_an_error_that_says_how_it_ended(self, make: Make, how: str) -> None:
@@ -215,12 +227,14 @@ class FaultTests(Suite):
         assert error.backend == make()._chosen.name
         assert error.partial_results.items() <= {(i, i) for i in range(10)}  # type: ignore[attr-defined]
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     @every_mode
     def test_a_lost_worker_ends_the_call_in_every_mode(self, make: Make, mode: str) -> None:
         with pytest.raises(WorkerLostError):
             list(make(return_as=mode)(delayed(_fault_tasks.end_worker_at)("kill", 3, i) for i in range(10)))
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     def test_a_lost_worker_names_what_it_had(self, make: Make) -> None:
         with pytest.raises(WorkerLostError) as caught:
@@ -228,6 +242,7 @@ class FaultTests(Suite):
         assert caught.value.task_indices == range(1)
         assert "task 0" in str(caught.value)
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     @every_end
     def test_a_task_that_ends_its_worker_costs_only_itself(self, make: Make, how: str) -> None:
@@ -237,6 +252,7 @@ class FaultTests(Suite):
         assert results[13].task_indices == range(13, 14)
         assert results[:13] + results[14:] == [i for i in range(100) if i != 13]
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     @pytest.mark.parametrize(
         ("mode", "batch_size"),
@@ -252,6 +268,7 @@ class FaultTests(Suite):
             assert results.index(error) == 5
         assert sorted(result for result in results if isinstance(result, int)) == [i for i in range(20) if i != 5]
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     @every_mode
     def test_a_task_that_lost_its_worker_is_tried_again(self, make: Make, mode: str, tmp_path: Path) -> None:
@@ -260,6 +277,7 @@ class FaultTests(Suite):
         results = list(parallel(delayed(_fault_tasks.end_worker_at_first)("kill", mark, 5, i) for i in range(50)))
         assert (sorted(results) if mode == "generator_unordered" else results) == list(range(50))
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     def test_a_task_that_always_ends_its_worker_counts_its_attempts(self, make: Make) -> None:
         with pytest.raises(WorkerLostError) as caught:
@@ -268,6 +286,7 @@ class FaultTests(Suite):
         assert caught.value.task_indices == range(5, 6)
         assert "this was attempt 3 of 3" in caught.value.__notes__
 
+    @capability("worker loss")
     @pytest.mark.usefixtures("only_if_workers_are_replaced")
     def test_calls_after_the_loss_of_a_worker(self, make: Make) -> None:
         parallel = make()
@@ -280,6 +299,7 @@ class FaultTests(Suite):
 
     # -- calls that are left -----------------------------------------------------------------------------------------
 
+    @capability("early close")
     @pytest.mark.parametrize("how", ["close", "del", "raise", "gc in another thread"])
     def test_a_generator_that_is_left_ends_what_runs(
         self, make: Make, how: str, gate: Gate, mailbox: Mailbox, declared: ParallelBackendBase
@@ -329,6 +349,7 @@ class FaultTests(Suite):
             finally:
                 gc.enable()
 
+    @capability("abort")
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
     def test_a_list_call_that_is_interrupted_ends_what_runs(
         self, make: Make, kind: type[BaseException], gate: Gate, mailbox: Mailbox, declared: ParallelBackendBase
@@ -347,6 +368,7 @@ class FaultTests(Suite):
             self._check_ended(declared, processes, gate)
             assert parallel.map(_tasks.noop, range(10)) == list(range(10))
 
+    @capability("abort")
     @every_mode
     def test_the_first_failure_ends_what_runs(
         self, make: Make, mode: str, gate: Gate, mailbox: Mailbox, declared: ParallelBackendBase

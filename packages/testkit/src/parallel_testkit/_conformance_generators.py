@@ -13,6 +13,7 @@ import pytest
 
 from parallel import delayed
 from parallel_testkit import _tasks
+from parallel_testkit._marks import capability
 from parallel_testkit._signals import Gate, Mailbox, Tally
 from parallel_testkit._suite import Make, Suite, join_new_threads
 
@@ -38,6 +39,7 @@ def leave(results: Generator[Any, None, None], how: str) -> None:
                 raise ZeroDivisionError("the consumer's own error")
 
 
+@capability("generators")
 class GeneratorTests(Suite):
     """``return_as="generator"`` and ``"generator_unordered"``."""
 
@@ -129,6 +131,7 @@ class GeneratorTests(Suite):
 
     # -- left before the end -----------------------------------------------------------------------------------------
 
+    @capability("early close")
     @every_generator
     @pytest.mark.parametrize("how", ["close", "break", "raise", "dropped", "never started"])
     def test_a_generator_that_is_left_stops_the_call_with_one_warning(
@@ -164,6 +167,7 @@ class GeneratorTests(Suite):
         # Not those of Python 3.12+ about forks in processes with threads, which are the test process's own affair.
         return [str(warning.message) for warning in seen if warning.category is RuntimeWarning]
 
+    @capability("early close")
     @every_generator
     def test_a_generator_left_in_a_block_leaves_the_workers_usable(self, make: Make, mode: str) -> None:
         with make(return_as=mode, batch_size=1) as parallel:
@@ -193,6 +197,7 @@ class GeneratorTests(Suite):
 
         assert self._warnings_of(consume) == []
 
+    @capability("early close")
     def test_the_end_of_a_block_closes_its_generator(self, make: Make, gate: Gate) -> None:
         results: Any = None
 

@@ -16,6 +16,7 @@ from parallel.backend import ParallelBackendBase
 from parallel_testkit import _tasks
 from parallel_testkit._bounded import run_bounded
 from parallel_testkit._leaks import LeakCheck
+from parallel_testkit._marks import capability
 from parallel_testkit._signals import Gate, Mailbox
 from parallel_testkit._suite import Make, Suite, join_new_threads
 
@@ -26,6 +27,7 @@ THREADS = 4
 CALLS_PER_THREAD = 5
 
 
+@capability("reuse")
 class LifecycleTests(Suite):
     """Blocks, threads, environments, leaks."""
 
@@ -47,6 +49,7 @@ class LifecycleTests(Suite):
         with make():
             pass
 
+    @capability("reuse after errors")
     def test_a_block_that_ends_with_an_error(self, make: Make) -> None:
         parallel = make()
         with contextlib.suppress(ZeroDivisionError), parallel:
@@ -105,6 +108,7 @@ class LifecycleTests(Suite):
 
         self._in_threads(act)
 
+    @capability("reuse after errors")
     def test_an_error_in_one_thread_is_not_the_others(self, make: Make) -> None:
         parallel = make()
 
@@ -120,18 +124,20 @@ class LifecycleTests(Suite):
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
+    @capability("inner threads")
     def test_libraries_in_workers_are_limited(self, make: Make, declared: ParallelBackendBase) -> None:
         if not declared.supports_inner_max_num_threads:
-            pytest.skip(f"the backend {self.backend!r} does not declare supports_inner_max_num_threads")
+            self.skip("does not declare supports_inner_max_num_threads")
         if declared.uses_threads or not declared.owns_workers:
-            pytest.skip(f"the workers of the backend {self.backend!r} are there before, or threads")
+            pytest.skip(f"the workers of the backend {self.backend_name!r} are there before, or threads")
         names = declared.MAX_NUM_THREADS_VARS
         assert set(make(inner_max_num_threads=3).map(_tasks.environment, names)) == {"3"}
         assert set(make(inner_max_num_threads=5).map(_tasks.environment, names)) == {"5"}
 
+    @capability("inner threads")
     def test_a_limit_that_has_no_effect_is_refused(self, make: Make, declared: ParallelBackendBase) -> None:
         if declared.supports_inner_max_num_threads:
-            pytest.skip(f"the backend {self.backend!r} declares supports_inner_max_num_threads")
+            self.skip("declares supports_inner_max_num_threads")
         with pytest.raises(ValueError, match="inner_max_num_threads"):
             make(inner_max_num_threads=3)
 
@@ -146,6 +152,7 @@ class LifecycleTests(Suite):
 
     # -- leaks -------------------------------------------------------------------------------------------------------
 
+    @capability("leaks")
     @pytest.mark.parametrize(
         "use",
         [
@@ -164,14 +171,7 @@ class LifecycleTests(Suite):
     ) -> None:
         if not LeakCheck.is_available:
             pytest.skip("only on Linux can a process see what it holds")
-        # What is kept on purpose is there before: all workers, of a backend that keeps them.
-        results = make(return_as="generator", batch_size=1)(
-            delayed(_tasks.announce_and_wait)(mailbox, gate, i) for i in range(self.n_jobs)
-        )
-        mailbox.receive(self.n_jobs)
-        gate.open()
-        assert list(results) == list(range(self.n_jobs))
-        del results
+        self.warm_up(make, gate, mailbox)
         check = LeakCheck(own_temp_folder)
         for _ in range(3):
             run_bounded(self._use, make, use, own_temp_folder.parent)

@@ -16,6 +16,7 @@ from parallel import Parallel, Retry, delayed
 from parallel.backend import ParallelBackendBase
 from parallel.errors import CallTimeoutError, TaskTimeoutError
 from parallel_testkit import _fault_tasks, _tasks
+from parallel_testkit._marks import capability
 from parallel_testkit._processes import wait_until_gone
 from parallel_testkit._signals import Gate, Mailbox
 from parallel_testkit._suite import Make, Suite, every_mode, join_new_threads
@@ -31,6 +32,7 @@ every_generator = pytest.mark.parametrize("mode", ["generator", "generator_unord
 every_limit = pytest.mark.parametrize("limit", ["timeout", "total_timeout"])
 
 
+@capability("time limits")
 class LimitTests(Suite):
     """``timeout`` and ``total_timeout``."""
 
@@ -109,7 +111,9 @@ class LimitTests(Suite):
         self, make: Make, mode: str, limit: str, gate: Gate, pipes: Path, declared: ParallelBackendBase
     ) -> None:
         if not declared.supports_kill:
-            pytest.skip(f"the backend {self.backend!r} does not declare supports_kill: nothing happens to the task")
+            pytest.skip(
+                f"the backend {self.backend_name!r} does not declare supports_kill: nothing happens to the task"
+            )
         was_killed_meanwhile = False
 
         def tasks() -> Iterator[Any]:
@@ -165,7 +169,7 @@ class LimitTests(Suite):
         self, make: Make, gate: Gate, declared: ParallelBackendBase
     ) -> None:
         if not self._gets_workers_back(declared):
-            pytest.skip(f"the backend {self.backend!r} has no way to get a worker back from an endless task")
+            self.skip("has no way to get a worker back from an endless task")
         slow = {2, 3, 4, 11, 19}
         parallel = make(timeout=ROOMY_LIMIT_SECONDS, return_exceptions=True)
         results, texts = _with_warnings(
@@ -179,7 +183,7 @@ class LimitTests(Suite):
         self, make: Make, gate: Gate, declared: ParallelBackendBase
     ) -> None:
         if self._gets_workers_back(declared):
-            pytest.skip(f"the backend {self.backend!r} gets workers back from endless tasks")
+            self.skip("gets workers back from endless tasks")
         parallel = make(timeout=LIMIT_SECONDS, return_exceptions=True)
 
         def call() -> Any:
@@ -219,6 +223,7 @@ class LimitTests(Suite):
 
     # -- afterwards --------------------------------------------------------------------------------------------------
 
+    @capability("reuse after errors")
     @every_limit
     def test_a_block_goes_on_after_a_limit(
         self, make: Make, limit: str, gate: Gate, pipes: Path, declared: ParallelBackendBase

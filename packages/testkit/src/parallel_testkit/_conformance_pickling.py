@@ -13,6 +13,7 @@ import pytest
 from parallel import delayed
 from parallel.errors import ResultPicklingError, TaskPicklingError
 from parallel_testkit import _tasks
+from parallel_testkit._marks import capability
 from parallel_testkit._suite import Make, Suite, every_mode
 
 __all__ = ["PicklingTests"]
@@ -28,6 +29,7 @@ class _Service:
         self.cache = {"lock": threading.Lock()}
 
 
+@capability("unpicklable things")
 class PicklingTests(Suite):
     """Only for backends whose workers are other processes; skipped for the rest."""
 
@@ -126,6 +128,7 @@ class PicklingTests(Suite):
 
     # -- and then ----------------------------------------------------------------------------------------------------
 
+    @capability("reuse after errors")
     @only_across_processes
     def test_the_workers_stay_usable(self, make: Make) -> None:
         hostile = [

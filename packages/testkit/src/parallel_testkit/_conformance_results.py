@@ -12,6 +12,7 @@ import pytest
 from parallel import Parallel, delayed, parallel_config
 from parallel.backend import ParallelBackendBase
 from parallel_testkit import _tasks
+from parallel_testkit._marks import capability
 from parallel_testkit._signals import Gate, Mailbox, Tally
 from parallel_testkit._suite import Make, Suite, every_mode
 
@@ -26,6 +27,7 @@ def in_order(results: Any, mode: str) -> list[Any]:
     return sorted(results) if mode == "generator_unordered" else list(results)
 
 
+@capability("results in order")
 class ResultTests(Suite):
     """Right results, in the right order, for every form of input."""
 
@@ -158,7 +160,7 @@ class ResultTests(Suite):
         self, make: Make, declared: ParallelBackendBase
     ) -> None:
         if not declared.supports_sharedmem:
-            pytest.skip(f"the backend {self.backend!r} does not declare supports_sharedmem")
+            self.skip("does not declare supports_sharedmem")
         out: list[int] = []
         assert make()(delayed(out.append)(i) for i in range(100)) == [None] * 100
         assert sorted(out) == list(range(100))
@@ -200,14 +202,17 @@ class ResultTests(Suite):
 
     # -- calls inside tasks ------------------------------------------------------------------------------------------
 
+    @capability("nesting")
     @pytest.mark.filterwarnings("ignore:tasks run one after the other:RuntimeWarning")  # at the second level
     @pytest.mark.parametrize("depth", [1, 2, 3])
     def test_calls_inside_tasks(self, make: Make, depth: int) -> None:
         assert make()(delayed(_tasks.nested)(3, depth) for _ in range(4)) == [3**depth] * 4
 
+    @capability("nesting")
     def test_calls_inside_tasks_have_one_worker_unless_they_ask_for_more(self, make: Make) -> None:
         assert make()(delayed(_tasks.default_workers)() for _ in range(4)) == [1] * 4
 
+    @capability("nesting")
     def test_a_failure_inside_an_inner_call_names_both_tasks(self, make: Make) -> None:
         with pytest.raises(LookupError, match="bad number 1") as caught:
             make(batch_size=1)([delayed(_tasks.noop)(0), delayed(_tasks.noop)(0), delayed(_tasks.nested_failure)()])

@@ -116,15 +116,18 @@ class Mailbox(_Pipe):
         AssertionError
             If they have not come within `seconds`; not a measurement: only what hangs should ever reach it.
         """
+        lines = self.receive_up_to(count, seconds)
+        if len(lines) < count:
+            raise AssertionError(f"{count} messages expected, {len(lines)} came within {seconds:g} s: {lines}")
+        return lines
+
+    def receive_up_to(self, count: int, seconds: float = 30.0) -> list[str]:
+        """Block until there are `count` messages, or `seconds` are over, and give what has come."""
         assert self._descriptor is not None, "the mailbox is closed"
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         give_up = monotonic() + seconds
-        while self._text.count(b"\n") < count:
-            left = give_up - monotonic()
-            if left <= 0:
-                got = self._text.decode().split()
-                raise AssertionError(f"{count} messages expected, {len(got)} came within {seconds:g} s: {got}")
+        while self._text.count(b"\n") < count and (left := give_up - monotonic()) > 0:
             if poll.poll(left * 1000):
                 self._text += os.read(self._descriptor, 65536)
         *lines, rest = self._text.split(b"\n", count)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from parallel import Parallel
+from parallel import Parallel, delayed
 from parallel.backend import ParallelBackendBase
 from parallel_testkit import _tasks
 from parallel_testkit._signals import Gate, Mailbox, Tally
@@ -31,12 +32,16 @@ Make = Callable[..., Parallel]
 class Suite:
     """Base of the parts of `BackendConformance`."""
 
-    #: The backend under test: a name, or a subclass of `ParallelBackendBase`.
-    backend: ClassVar[str | type[ParallelBackendBase]]
+    #: The backend under test: a name, a subclass of `ParallelBackendBase`, or anything that makes such an object.
+    backend: ClassVar[str | Callable[..., ParallelBackendBase]]
     #: Options of the backend's constructor. Override the fixture `backend_options` where they have to be made.
     options: ClassVar[Mapping[str, Any]] = {}
     #: How many workers to ask for; at least 2.
     n_jobs: ClassVar[int] = 2
+    #: How long one test may take, in seconds, before it counts as hanging; none takes a tenth of it.
+    hang_seconds: ClassVar[float] = 40.0
+    #: The least number of tasks that do nothing that the backend runs in a second, in batches of any size.
+    least_tasks_per_second: ClassVar[float] = 500.0
 
     @pytest.fixture
     def backend_options(self) -> Any:
@@ -49,11 +54,36 @@ class Suite:
 
         def make_parallel(**arguments: Any) -> Parallel:
             given: dict[str, Any] = {"n_jobs": self.n_jobs, **arguments}
-            if isinstance(self.backend, str):
-                return Parallel(**{"backend": self.backend, **backend_options, **given})
-            return Parallel(**{"backend": self.backend(**backend_options), **given})
+            backend = self._factory()
+            if isinstance(backend, str):
+                return Parallel(**{"backend": backend, **backend_options, **given})
+            return Parallel(**{"backend": backend(**backend_options), **given})
 
         return make_parallel
+
+    def skip(self, why: str) -> NoReturn:
+        """Skip the test, because the backend `why`, as in "does not declare supports_kill"."""
+        pytest.skip(f"the backend {self.backend_name!r} {why}")
+
+    @property
+    def backend_name(self) -> str:
+        """What messages call the backend."""
+        backend = self._factory()
+        return backend if isinstance(backend, str) else getattr(backend, "__name__", repr(backend))
+
+    def _factory(self) -> str | Callable[..., ParallelBackendBase]:
+        # A function that is an attribute of the class is no method of this object.
+        backend = inspect.getattr_static(type(self), "backend")
+        return backend.__func__ if isinstance(backend, staticmethod) else backend
+
+    def warm_up(self, make: Make, gate: Gate, mailbox: Mailbox) -> None:
+        """Have all workers started, so that what a backend keeps on purpose is there before a test looks for leaks."""
+        results = make(return_as="generator", batch_size=1)(
+            delayed(_tasks.announce_and_wait)(mailbox, gate, i) for i in range(self.n_jobs)
+        )
+        mailbox.receive(self.n_jobs)
+        gate.open()
+        assert list(results) == list(range(self.n_jobs))
 
     @pytest.fixture
     def declared(self, make: Make) -> ParallelBackendBase:
@@ -73,7 +103,7 @@ class Suite:
     def only_across_processes(self, crosses_processes: bool) -> None:
         """Skip the test where nothing is pickled."""
         if not crosses_processes:
-            pytest.skip(f"tasks of the backend {self.backend!r} run in the caller's process: nothing is pickled")
+            pytest.skip(f"tasks of the backend {self.backend_name!r} run in the caller's process: nothing is pickled")
 
     # Made after `make`, so that it is opened before the workers are ended: nothing waits for it any more.
     @pytest.fixture

@@ -15,6 +15,7 @@ from parallel_testkit._signals import Gate, Mailbox, Tally
 __all__ = [
     "EXITS",
     "Adder",
+    "CountsPickling",
     "HoldsLock",
     "Refuses",
     "ThreeArguments",
@@ -22,6 +23,7 @@ __all__ = [
     "add",
     "announce_and_wait",
     "count_and_return",
+    "count_from",
     "default_workers",
     "environment",
     "fail",
@@ -171,7 +173,7 @@ def wait_for(gate: Gate, value: Any = None) -> Any:
     return value
 
 
-def announce_and_wait(mailbox: Mailbox, gate: Gate, value: Any) -> Any:
+def announce_and_wait(mailbox: Mailbox, gate: Gate, value: Any, data: bytes = b"") -> Any:
     mailbox.send(value)
     gate.wait()
     return value
@@ -213,3 +215,21 @@ def nested(width: int, depth: int) -> int:
 def nested_failure() -> list[Any]:
     results: list[Any] = Parallel(n_jobs=2)(delayed(fail_at)(1, i) for i in range(3))
     return results
+
+
+def count_from(data: bytes, number: int) -> int:
+    return len(data) + number
+
+
+class CountsPickling:
+    """A function that counts how often it is pickled."""
+
+    def __init__(self) -> None:
+        self.n_pickled = 0
+
+    def __getstate__(self) -> dict[str, int]:
+        self.n_pickled += 1
+        return {"n_pickled": 0}
+
+    def __call__(self, value: Any) -> Any:
+        return value
