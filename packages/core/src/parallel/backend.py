@@ -303,7 +303,14 @@ class ParallelBackendBase:
             The object that makes the call.
         **options
             Keyword arguments of `Parallel` that it does not know itself, where the backend was given as an instance.
+
+        Raises
+        ------
+        TypeError
+            If there are options: this method knows none.
         """
+        if options:
+            raise TypeError(f"the backend {type(self).__name__} knows no option {', '.join(options)}")
         self.parallel = parallel
         return self.effective_n_jobs(n_jobs)
 

@@ -208,13 +208,18 @@ def nested(width: int, depth: int) -> int:
     """Run a tree of calls and give the number of its leaves."""
     if depth == 0:
         return 1
-    counts = Parallel(n_jobs=2)(delayed(nested)(width, depth - 1) for _ in range(width))
+    counts = Parallel(n_jobs=_inner_workers())(delayed(nested)(width, depth - 1) for _ in range(width))
     return int(sum(counts))
 
 
 def nested_failure() -> list[Any]:
-    results: list[Any] = Parallel(n_jobs=2)(delayed(fail_at)(1, i) for i in range(3))
+    results: list[Any] = Parallel(n_jobs=_inner_workers())(delayed(fail_at)(1, i) for i in range(3))
     return results
+
+
+def _inner_workers() -> int:
+    """Two, where a backend is installed that has workers for calls inside tasks."""
+    return effective_n_jobs(2)
 
 
 def count_from(data: bytes, number: int) -> int:
