@@ -27,7 +27,7 @@ class Good(ParallelBackendBase):
         return resolve_n_jobs(n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
-        n_jobs = self.effective_n_jobs(n_jobs)
+        n_jobs = super().configure(n_jobs, parallel, **options)
         self.executor: Any = ThreadPoolExecutor(n_jobs)
         return n_jobs
 

@@ -52,6 +52,7 @@ class DataTests(Suite):
         assert [isinstance(result, LookupError) for result in results] == [i % 2 == 1 for i in range(10)]
         assert all(len(result) == SIZES[0] for result in results[::2])
 
+    @capability("leaks")
     def test_large_data_leave_nothing_behind(
         self, make: Make, own_temp_folder: Path, gate: Gate, mailbox: Mailbox
     ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,20 @@ BLOCKING_SECONDS = 0.1
 #: More than what a pipe or a socket takes at once.
 LARGE = 4_000_000
 
+#: What a backend that ignores aborts fails at again and again, and each time waits for.
+AFTER_ABORTS = (
+    *("abort", "early close", "exceptions", "leaks", "retries", "reuse after errors", "time limits", "worker loss"),
+)
+    "abort",
+    "early close",
+    "exceptions",
+    "leaks",
+    "retries",
+    "reuse after errors",
+    "time limits",
+    "worker loss",
+)
+
 #: How many of the workers that ``n_jobs=-1`` gives are looked at.
 MAX_WORKERS = 8
 
@@ -47,6 +60,7 @@ class ProbeTests(Suite):
 
     @probe(stops=EVERYTHING)
     def test_a_job_is_run_and_called_back_once(self, instance: ParallelBackendBase) -> None:
+        self._check_workers(instance, self.n_jobs)
         seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=2)
         results = seen.call(lambda: parallel.map(_tasks.square, range(10)))
@@ -73,11 +87,7 @@ class ProbeTests(Suite):
         self, instance: ParallelBackendBase, asked: str, gate: Gate, mailbox: Mailbox
     ) -> None:
         n_jobs = self.n_jobs if asked == "n_jobs" else -1
-        says = instance.effective_n_jobs(n_jobs)
-        assert n_jobs < 0 or says <= n_jobs, (
-            f"the backend {self.backend_name} lies about effective_n_jobs: effective_n_jobs({n_jobs}) gave {says}, "
-            "more than was asked for"
-        )
+        says = self._check_workers(instance, n_jobs)
         workers = min(says, MAX_WORKERS)
         if workers == 1 and instance.runs_in_caller_when_single:
             pytest.skip("a single worker is left out")
@@ -99,22 +109,36 @@ class ProbeTests(Suite):
             f"configure(n_jobs={n_jobs}) gave {seen.configured[0]!r} and effective_n_jobs({n_jobs}) {says}"
         )
 
+    def _check_workers(self, instance: ParallelBackendBase, n_jobs: int) -> int:
+        says = instance.effective_n_jobs(n_jobs)
+        assert type(says) is int and (says >= 1 if n_jobs < 0 else says == n_jobs), (
+            f"the backend {self.backend_name} lies about effective_n_jobs: effective_n_jobs({n_jobs}) gave {says!r}"
+        )
+        return says
+
     @probe(stops=EVERYTHING)
     def test_the_exception_of_a_task_arrives(self, instance: ParallelBackendBase) -> None:
         seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1)
 
-        def call() -> Any:
-            with contextlib.suppress(LookupError):
-                return parallel([delayed(_tasks.noop)(0), delayed(_tasks.fail)("of a task"), delayed(_tasks.noop)(2)])
+        def call() -> str | None:
+            tasks = [delayed(_tasks.noop)(0), delayed(_tasks.fail)("of a task"), delayed(_tasks.noop)(2)]
+            try:
+                return f"gave {parallel(tasks)!r}"
+            except LookupError:
+                return None
+            except (BackendError, AssertionError):
+                raise  # it says itself what is wrong
+            except Exception as error:
+                return f"raised {error!r}"
 
-        results = seen.call(call)
-        assert results is None, (
-            f"the backend {self.backend_name} loses exceptions: a task raised LookupError('of a task'), and the "
-            f"call gave {results!r}. It travels inside the outcome: hand on what the job returns unchanged"
+        happened = seen.call(call)
+        assert happened is None, (
+            f"the backend {self.backend_name} loses exceptions: a task raised LookupError('of a task'), and the call "
+            f"{happened}. It travels inside the outcome: hand on what the job returns unchanged"
         )
 
-    @probe(stops="worker loss")
+    @probe(stops=["worker loss"])
     @capability("worker loss")
     def test_the_loss_of_a_worker_is_told(
         self, instance: ParallelBackendBase, declared: ParallelBackendBase, crosses_processes: bool
@@ -156,7 +180,7 @@ class ProbeTests(Suite):
             f"{least:.2f} s or more"
         )
 
-    @probe(stops="large data")
+    @probe(stops=["large data"])
     def test_submit_does_not_wait_for_room_in_a_pipe(
         self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
     ) -> None:
@@ -193,7 +217,7 @@ class ProbeTests(Suite):
             "once; do not take it apart"
         )
 
-    @probe()
+    @probe(stops=AFTER_ABORTS)
     @capability("abort")
     def test_an_abort_ends_what_runs(
         self, instance: ParallelBackendBase, declared: ParallelBackendBase, gate: Gate, mailbox: Mailbox
@@ -218,7 +242,7 @@ class ProbeTests(Suite):
                     f"{PROBE_SECONDS:g} s after abort_everything() tasks of the call that was left run on: {error}"
                 )
 
-    @probe()
+    @probe(stops=AFTER_ABORTS)
     @capability("abort")
     def test_after_an_abort_there_are_workers_for_the_next_call(
         self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
@@ -246,7 +270,7 @@ class ProbeTests(Suite):
                     f"tasks of the call that was left hold the workers, and the next call gets none: {error}"
                 )
 
-    @probe(stops="leaks")
+    @probe(stops=["leaks"])
     @capability("leaks")
     def test_a_few_calls_leave_nothing_behind(
         self, make: Make, own_temp_folder: Path, gate: Gate, mailbox: Mailbox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -11,8 +11,8 @@ __all__ = ["EVERYTHING", "capability", "probe"]
 
 T = TypeVar("T")
 
-#: For `probe`: every other test.
-EVERYTHING = "everything"
+#: For `probe`: all capabilities.
+EVERYTHING = ("everything",)
 
 
 def capability(name: str) -> Callable[[T], T]:
@@ -32,11 +32,8 @@ def capability(name: str) -> Callable[[T], T]:
     return decorate
 
 
-def probe(*, stops: str | None = None) -> pytest.MarkDecorator:
-    """Say that a test runs first, and which tests are not worth running after its failure.
-
-    Those about the capability `stops`; all of them where that is `EVERYTHING`; None for none.
-    """
+def probe(*, stops: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Say that a test runs first, and about which capabilities tests are not worth running after its failure."""
     return pytest.mark.probe(stops=stops)
 
 

@@ -13,10 +13,12 @@ only, which it knows by their marks, so that a run without any pays nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -31,7 +33,9 @@ __all__ = [
     "pytest_runtest_makereport",
     "pytest_runtest_setup",
     "pytest_runtest_teardown",
+    "pytest_sessionfinish",
     "pytest_terminal_summary",
+    "pytest_unconfigure",
 ]
 
 #: The name under which reports carry what the table needs: class, capability.
@@ -53,14 +57,20 @@ class _Broken:
     def __init__(self) -> None:
         self._reasons: dict[tuple[type, str], str] = {}
 
-    def add(self, kind: type, name: str, reason: str) -> None:
-        self._reasons.setdefault((kind, name), reason)
+    def add(self, kind: type, names: Sequence[str], reason: str) -> None:
+        for name in names:
+            self._reasons.setdefault((kind, name), reason)
 
     def reason(self, kind: type, name: str) -> str | None:
-        return self._reasons.get((kind, EVERYTHING)) or self._reasons.get((kind, name))
+        found = (self._reasons.get((kind, known)) for known in (*EVERYTHING, name))
+        return next((reason for reason in found if reason is not None), None)
+
+    def __bool__(self) -> bool:
+        return bool(self._reasons)
 
 
 _BROKEN = pytest.StashKey[_Broken]()
+_STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -128,7 +138,7 @@ def pytest_runtest_makereport(
     if report.failed:
         broken = item.config.stash[_BROKEN]
         mark = item.get_closest_marker("probe")
-        if mark is not None and mark.kwargs["stops"] is not None:
+        if mark is not None:
             broken.add(_class(item), mark.kwargs["stops"], f"not worth running after {item.name}, which failed")
         if call.excinfo is not None and call.excinfo.errisinstance(_Hung):
             broken.add(_class(item), EVERYTHING, f"not run after {item.name}, which hung")
@@ -155,6 +165,26 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(line, red=row["failed"] > 0)
         for reason, count in reasons.most_common():
             terminalreporter.write_line(f"skipped {count}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the run has ended."""
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process where a broken backend has left threads that would keep it from ending, for ever."""
+    if not config.stash.get(_BROKEN, None) or _STATUS not in config.stash or hasattr(config, "workerinput"):
+        return
+    kept = [
+        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    if kept:
+        print(f"\nthreads that would not end: {', '.join(kept)}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
