@@ -1,6 +1,7 @@
 """Large arguments and results beside joblib and ProcessPoolExecutor, in one run: `hatch run bench-data`.
 
-Rounds are interleaved, and medians are of rounds: the machine may be busy, so compare ratios.
+Beyond the rows of `hatch run bench`: what large arguments cost, and what memory they take. Rounds are interleaved, and
+medians are of rounds: the machine may be busy, so compare ratios.
 """
 
 from __future__ import annotations
@@ -19,13 +20,10 @@ import pandas as pd
 from joblib import Parallel as JoblibParallel
 from joblib import delayed as joblib_delayed
 
+from benchmarks.tasks import make_array
 from parallel import Parallel, delayed
 
 MB = 1 << 20
-
-
-def make_array(number: int) -> np.ndarray[Any, Any]:
-    return np.full(10 * MB // 8, float(number))
 
 
 def read_one(array: np.ndarray[Any, Any], position: int) -> float:
