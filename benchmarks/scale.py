@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import resource
 import statistics
 import sys
 import time
@@ -192,6 +191,8 @@ def _most_memory() -> tuple[int, int]:
     Where there is no /proc, nothing is known of the children.
     """
     if not Path("/proc/self/status").exists():
+        import resource  # which is not everywhere either
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), 0
     children = {child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()}
     # Not ru_maxrss, which begins with what the process had that started this one.
