@@ -100,7 +100,7 @@ _FIRST_CALL_GOALS: dict[str, tuple[Goal, ...]] = {
 
 def rows(is_quick: bool) -> list[Row]:
     """Give them."""
-    rounds = 3 if is_quick else 11
+    rounds = 2 if is_quick else 11
     imports = Row(
         "import",
         "import, over the bare interpreter",

@@ -16,7 +16,7 @@ __all__ = ["rows"]
 
 def rows(is_quick: bool) -> list[Row]:
     """Give them."""
-    rounds = 3 if is_quick else 9
+    rounds = 2 if is_quick else 9
     return [
         _row(
             "results-arrays",

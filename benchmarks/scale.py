@@ -41,7 +41,7 @@ _NAPS_PER_WORKER = 40
 
 def rows(is_quick: bool) -> list[Row]:
     """Give them."""
-    sizes = (100_000, 500_000) if is_quick else (1_000_000, 10_000_000)
+    sizes = (100_000, 300_000) if is_quick else (1_000_000, 10_000_000)
     # Dozens of workers take long to start, on two CPUs, with loky most of all.
     widths = (1, 8, 64) if is_quick else (1, 2, 4, 8, 16, 32, 64)
     return [*(_width(n_jobs, is_quick) for n_jobs in widths), _seconds(sizes), _memory(sizes)]
