@@ -32,15 +32,6 @@ LARGE = 4_000_000
 AFTER_ABORTS = (
     *("abort", "early close", "exceptions", "leaks", "retries", "reuse after errors", "time limits", "worker loss"),
 )
-    "abort",
-    "early close",
-    "exceptions",
-    "leaks",
-    "retries",
-    "reuse after errors",
-    "time limits",
-    "worker loss",
-)
 
 #: How many of the workers that ``n_jobs=-1`` gives are looked at.
 MAX_WORKERS = 8
