@@ -1,4 +1,4 @@
-"""The scheduler, without a thread, a process or a clock. What is checked after every event is in `simulation`."""
+"""The scheduler, without a thread, a process or a clock. What is checked after every event is in `tests.simulation`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,10 @@ from parallel._results import OrderedResults, UnorderedResults
 from parallel._retry import Retry
 from parallel._scheduler import Faults, Scheduler, State, Window
 from parallel._task import Batch, Kind
-from tests.core.simulation import (
-    CallLateError,
-    LateError,
-    LostError,
-    Simulation,
-    TaskError,
-    WhimsicalBatching,
-    limits,
-    result,
-    simulate,
-    task,
-)
+from tests.simulation.facts import CallLateError, LateError, LostError, TaskError, limits, result, task
+from tests.simulation.policies import WhimsicalBatching
+from tests.simulation.whims import follow_whims
+from tests.simulation.world import World
 
 RETRIES = st.builds(
     Retry,
@@ -39,7 +31,7 @@ RETRIES = st.builds(
 class AnyOrderOfEvents(RuleBasedStateMachine):
     """Whatever the input, the workers and the consumer do, and in whatever order."""
 
-    world: Simulation
+    world: World
     n_events = 0
     trouble_after = 0
 
@@ -81,9 +73,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             batching = AdaptiveBatching(n_jobs, max_size)
         elif policy == "whimsical":
             batching = WhimsicalBatching(seed, max_size)
-        self.world = Simulation(
-            n_jobs=n_jobs, batching=batching, max_size=max_size, depth=depth, faults=faults, **settings
-        )
+        self.world = World(n_jobs=n_jobs, batching=batching, max_size=max_size, depth=depth, faults=faults, **settings)
         # Else most runs would end before they have begun.
         self.trouble_after = trouble_after
 
@@ -173,13 +163,13 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     @precondition(is_alive)
     @rule(seconds=st.sampled_from([None, 0.0, 0.1, 0.7, 2.0]))
     def time_passes(self, seconds: float | None) -> None:
-        if self.world.task_seconds is None or self.world.tolerates(LateError()) or self.may_end:
+        if self.world.settings.task_seconds is None or self.world.tolerates(LateError()) or self.may_end:
             self.world.wait(seconds)
 
     @precondition(lambda self: not self.world.is_over and self.world.unconsumed)
     @rule()
     def the_consumer_takes_results(self) -> None:
-        self.world.consume()
+        self.world.take()
 
     @precondition(is_alive)
     @rule(how=st.sampled_from(["close", "break_down", "fail_to_read", "lose_for_good"]), number=st.integers(0, 20))
@@ -221,19 +211,19 @@ def hang_seconds() -> float:
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=500, phases=SEEDED)
 def test_keeps_its_promises_in_random_calls_of_any_length(seed: int) -> None:
-    simulate(seed, max_tasks=200)
+    follow_whims(seed, max_tasks=200)
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=1000, phases=SEEDED)
 def test_keeps_its_promises_with_failures_limits_and_losses(seed: int) -> None:
-    simulate(seed, max_tasks=60, with_faults=True)
+    follow_whims(seed, max_tasks=60, with_faults=True)
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=4, phases=SEEDED)
 def test_keeps_its_promises_with_inputs_longer_than_what_is_read_at_once(seed: int) -> None:
-    simulate(seed, max_tasks=30_000)
+    follow_whims(seed, max_tasks=30_000)
 
 
 @given(
@@ -248,7 +238,7 @@ def test_keeps_its_promises_with_inputs_longer_than_what_is_read_at_once(seed: i
 def test_no_task_passes_its_limit_unnoticed_and_none_is_stopped_before(
     n_jobs: int, limit: float, sees_starts: bool, steps: list[tuple[str, float]]
 ) -> None:
-    world = Simulation(
+    world = World(
         n_tasks=20,
         n_jobs=n_jobs,
         batching=FixedBatching(1),
@@ -401,7 +391,7 @@ def test_without_pre_dispatch_the_whole_input_is_read_first() -> None:
 
 
 def test_a_long_input_that_was_read_ahead_is_cut_without_gaps() -> None:
-    world = Simulation(n_tasks=30_000, n_jobs=1, batching=FixedBatching(700), max_size=700, pre_dispatch=None)
+    world = World(n_tasks=30_000, n_jobs=1, batching=FixedBatching(700), max_size=700, pre_dispatch=None)
     while world.scheduler.wanted():
         world.read()
     world.run_to_the_end()

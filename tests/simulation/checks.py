@@ -1,0 +1,133 @@
+"""What has to hold: of each action of the scheduler, and between any two events.
+
+All of it takes the same time in worlds of any size, but for one comparison that says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallel._actions import Fail, Finish
+from parallel._scheduler import Scheduler, State
+from parallel._task import Batch, Kind
+from tests.simulation.books import Books, Run
+from tests.simulation.facts import LateError, is_same, result, task
+
+#: In longer calls what is held is not compared result by result after every event.
+MAX_COMPARED = 300
+
+
+def check_batch(books: Books, batch: Batch) -> bool:
+    """Check a batch that is about to be sent; tell whether it is one task that is suspected of ending workers."""
+    indices = batch.indices
+    assert not books.is_over, f"{batch} is sent after the end"
+    assert 1 <= len(batch) <= books.settings.max_size, f"{batch} is larger than the largest batch"
+    assert list(batch.tasks) == [task(index) for index in indices], f"{batch} has the wrong tasks"
+    assert books.ready.issuperset(indices), f"{batch} has tasks that somebody else has, or that are done"
+    assert not books.delayed or books.delayed.keys().isdisjoint(indices), f"{batch} goes before its delay is over"
+    assert batch.batch_id not in books.seen_ids, "a batch id used twice"
+    assert batch.kind is Kind.ITEMS and batch.function is result, f"{batch} has another function"
+    assert batch.budget_seconds == books.batching.budget_seconds, f"{batch} has the wrong budget"
+    _check_lane(books, batch)
+    assert len(books.runs) < books.max_in_flight, f"{batch} is more in flight than pre_dispatch and depth allow"
+    if books.goes_beyond_the_window(len(batch)):
+        assert len(batch) == 1 and books.settings.ordered, f"{batch} goes beyond the window"
+        assert batch.start == len(books.delivered), f"{batch} goes beyond the window, and not everything waits for it"
+        assert batch.start in books.sent_before, f"{batch} goes beyond the window for the first time"
+    assert len(batch) == 1 or books.singles.isdisjoint(indices), f"the tasks of {batch} should have gone one by one"
+    is_alone = not books.suspects.isdisjoint(indices)
+    _check_alone(books, batch, is_alone)
+    return is_alone
+
+
+def _check_lane(books: Books, batch: Batch) -> None:
+    lane = batch.lane
+    assert 0 <= lane < books.n_jobs, f"{batch} is for a worker that does not exist"
+    assert lane not in books.gone or lane in books.just_gone, f"{batch} is for a worker that is stuck"
+    if books.load[lane]:
+        assert books.load[lane] < books.depth, f"{batch} is too much for one worker"
+        # What was found out since the decision may have freed a worker.
+        assert not books.n_idle or books.has_looked, f"{batch} queues although a worker has nothing to do"
+
+
+def _check_alone(books: Books, batch: Batch, is_alone: bool) -> None:
+    if is_alone:
+        assert len(batch) == 1, f"{batch}: a suspect with others in one batch"
+        assert not books.load[batch.lane], f"{batch}: a suspect behind another batch"
+        assert not books.runs or not books.faults.loses_all, f"{batch}: a suspect that would take others along"
+    if books.faults.loses_all:
+        assert not books.alone, f"{batch} joins a suspect that may take it along"
+    assert batch.lane not in books.alone, f"{batch} is behind a suspect"
+
+
+def check_fragment(books: Books, start: int, values: list[Any]) -> None:
+    """Check results that are about to be delivered."""
+    at, stop = start, start + len(values)
+    assert not books.is_over, f"results {start}..{stop - 1} are delivered after the end"
+    for index in range(start, stop):
+        assert index not in books.delivered, f"the result of task {index} was delivered twice"
+    while at < stop:
+        assert at in books.pieces, f"results {start}..{stop - 1} are not delivered as they came back"
+        at += books.pieces[at]
+    assert at == stop, f"results {start}..{stop - 1} are not delivered as they came back"
+    assert not books.settings.ordered or start == len(books.delivered), f"result {start} is delivered out of order"
+    for index, value in enumerate(values, start):
+        assert is_same(value, books.accepted[index]), f"task {index} has the wrong result"
+
+
+def check_late(books: Books, run: Run, error: BaseException) -> None:
+    """Check that a task is late that is to be stopped, and that the error is about it."""
+    index = run.batch.start + (run.position or 0)
+    due = books.due(run)
+    assert run.is_unclear or (due is not None and due <= books.now), f"task {index} is stopped before its limit"
+    assert isinstance(error, LateError) and error.args[0] == index, f"{error!r} is about another task than {index}"
+
+
+def check(books: Books, scheduler: Scheduler) -> None:
+    """Check what has to hold between events."""
+    end, ordered = books.end, books.settings.ordered
+    assert scheduler.is_over == books.is_over, f"over without saying so, or not over: {scheduler}"
+    assert scheduler.n_read == books.n_read, f"{books.n_read} tasks were read, not {scheduler.n_read}"
+    done = len(books.accepted)
+    assert scheduler.n_completed == done, f"{done} tasks are done, not {scheduler.n_completed}: lost, or counted twice"
+    if books.settings.n_tasks <= MAX_COMPARED:
+        held = scheduler.held_results()
+        assert held.keys() == books.accepted.keys() - books.delivered.keys(), "results are lost, or held and delivered"
+        assert all(is_same(value, books.accepted[index]) for index, value in held.items()), "a wrong result is held"
+    is_held = len(books.delivered) in books.pieces if ordered else bool(books.pieces)
+    assert not is_held, "results that could be delivered are held"
+    if books.window is not None and not books.retry.backoff_seconds:
+        run_ahead = len(books.sent_before) - len(books.delivered) + books.n_unconsumed
+        assert run_ahead <= books.window.tasks, "more tasks run ahead of the consumer than the window has"
+    if isinstance(end, Fail):
+        assert scheduler.state is State.FAILED, f"failed, but {scheduler}"
+    elif isinstance(end, Finish):
+        assert scheduler.state is (State.CLOSED if end.abort else State.FINISHED), f"{end}, but {scheduler}"
+        if not end.abort:
+            assert books.is_exhausted and books.n_read == books.settings.n_tasks, "finished before the input has ended"
+            lost = books.n_read - len(books.delivered)
+            assert not lost, f"finished without the results of {lost} tasks"
+            assert not books.runs, f"finished with {len(books.runs)} batches in flight"
+    else:
+        _check_alive(books, scheduler)
+
+
+def _check_alive(books: Books, scheduler: Scheduler) -> None:
+    done = len(books.accepted)
+    assert len(books.ready) + books.tasks_in_flight + done == books.n_read, "the books are wrong: a task is nowhere"
+    assert scheduler.state is (State.DRAINING if books.is_exhausted else State.FEEDING), f"not {scheduler.state}"
+    n_runs = len(books.runs)
+    assert scheduler.in_flight == n_runs, f"{n_runs} batches are in flight, not {scheduler.in_flight}"
+    sent = books.tasks_in_flight + done
+    assert scheduler.n_dispatched == sent, f"{sent} tasks are with the backend or done, not {scheduler.n_dispatched}"
+    assert not (books.is_exhausted and done == books.n_read), "all is done and the call goes on"
+    someone_alone = books.suspects or books.alone
+    if books.n_idle and len(books.ready) > len(books.delayed) and not someone_alone and n_runs < books.max_in_flight:
+        assert books.may_fill_the_window(), f"{books.n_idle} workers have nothing to do though tasks wait: {scheduler}"
+    if not n_runs and not books.unconsumed:
+        assert scheduler.wanted() > 0 or books.delayed, f"nothing will ever happen: {scheduler}"
+    due = min((at for at in (books.next_due(), books.next_delayed()) if at is not None), default=None)
+    if due is not None:
+        deadline = scheduler.next_deadline()
+        assert deadline is not None, "a limit or a delay that nobody sees to"
+        assert deadline <= max(due, books.now), f"a deadline at {deadline} that should have been at {due}"
