@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from parallel._batching import AdaptiveBatching, Batching, FixedBatching
@@ -13,8 +14,13 @@ from tests.simulation.policies import WhimsicalBatching
 from tests.simulation.world import World
 
 
-def follow_whims(seed: int, max_tasks: int, *, with_faults: bool = False) -> World:
-    """Run one call of up to `max_tasks` tasks with everything chosen by `seed`; give it when it has ended."""
+def follow_whims(
+    seed: int, max_tasks: int, *, with_faults: bool = False, meet: Callable[[World], None] = lambda world: None
+) -> World:
+    """Run one call of up to `max_tasks` tasks with everything chosen by `seed`; give it when it has ended.
+
+    `meet` is told of the world before anything happens in it.
+    """
     choose = random.Random(seed)
     max_size = choose.choice([1, 2, 7, max(max_tasks // 10, 1), max_tasks + 1])
     batching: Batching = choose.choice(
@@ -39,12 +45,13 @@ def follow_whims(seed: int, max_tasks: int, *, with_faults: bool = False) -> Wor
     if with_faults:
         options |= _choose_faults(choose)
     world = World(**options)
+    meet(world)
     cuts, fails, consumes = choose.choice([0.0, 0.1, 0.6]), choose.choice([0.0, 0.02, 0.3]), choose.random()
     ends = 0.01 if choose.random() < 0.3 else 0.0
     hurts = choose.choice([0.02, 0.3, 0.7]) if with_faults else 0.0
     if not world.tolerates(TaskError()) and choose.random() < 0.8:
         fails = 0.0
-    while not world.is_over:
+    for _ in world.until_over():
         # Each round does at least one of these, else the world would stand still.
         if world.scheduler.wanted() and choose.random() < 0.7:
             world.read(choose.choice([None, 1, choose.randint(1, max_tasks + 1)]), choose.random() < 0.5)

@@ -6,6 +6,7 @@ decides what happens is somebody else: a schedule, a test, a cluster.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from parallel._actions import Fail, Finish
@@ -15,6 +16,11 @@ from tests.simulation.books import Run
 from tests.simulation.checks import check
 from tests.simulation.facts import CallLateError, LateError, LostError, TaskError, is_same, result, task
 from tests.simulation.performing import Performer
+
+#: A call that is not over after so many events for each task, and for some tasks more, is not going to be: the longest
+#: of ten thousand took seven.
+EVENTS_PER_TASK = 100
+FREE_TASKS = 10
 
 
 class World(Performer):
@@ -128,12 +134,13 @@ class World(Performer):
     def go_blind(self, batch_id: int) -> None:
         """A worker says that it cannot tell what it runs."""
         self._take_back(batch_id)
-        self.sees_starts = False
         self.batching = FixedBatching(1)
         self.depth = 1
-        for other in self.runs.values():
-            other.is_unclear = True
-            other.position = None
+        if self.sees_starts:
+            for other in self.runs.values():
+                other.is_unclear = True
+                other.position = None
+        self.sees_starts = False
         self.perform(self.scheduler.on_refused(batch_id, self.now, is_blind=True))
 
     def refuse(self, batch_id: int) -> None:
@@ -260,6 +267,20 @@ class World(Performer):
             assert due_next is None or due_next > self.now, "a task passed its limit and nobody noticed"
             assert deadline is None or deadline > self.now, "the driver would spin"
 
+    def tell_late(self, batch_id: int, position: int, started_at: float) -> None:
+        """Somebody has seen that a task is late while the owner could not act, and has ended its worker."""
+        self.tick()  # first: it may have been ended because the whole call is late
+        run = self.runs.get(batch_id)
+        if self.is_over:
+            return
+        if run is None:
+            actions = self.scheduler.on_look(batch_id, position, started_at, self.now)
+            assert actions == [], f"batch {batch_id} is not in flight, and is late: {actions}"
+        elif run.late is None:
+            self.look(run, position, started_at)
+        if not self.is_over:
+            self.tick()
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def trouble_the_dead(self) -> None:
@@ -285,9 +306,18 @@ class World(Performer):
         assert scheduler.wanted() == 0, "reads after the end"
         assert scheduler.is_over, "a terminal state was left"
 
+    def until_over(self) -> Iterator[None]:
+        """Go on until the call is over; raises if that takes too long."""
+        most = EVENTS_PER_TASK * (self.settings.n_tasks + FREE_TASKS)
+        for _ in range(most):
+            if self.is_over:
+                return
+            yield
+        assert self.is_over, f"not over after {most} events: {self.scheduler}"
+
     def run_to_the_end(self) -> None:
         """Let all go well from now on, the consumer consume only when everything else has stopped; it must end."""
-        while not self.is_over:
+        for _ in self.until_over():
             if self.scheduler.wanted():
                 self.read()
             elif self.runs:
