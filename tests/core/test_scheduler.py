@@ -894,9 +894,9 @@ def test_a_call_whose_last_worker_gets_stuck_in_the_last_attempt_says_so() -> No
 
 def test_a_worker_with_two_batches_given_up_works_again_when_both_are_back() -> None:
     scheduler = make(
-        n_jobs=2, batching=Queueing(1), limits=limits(5.0), faults=Faults(sees_starts=True), return_exceptions=True
+        n_jobs=3, batching=Queueing(1), limits=limits(5.0), faults=Faults(sees_starts=True), return_exceptions=True
     )
-    batches = submitted(feed(scheduler, 8))
+    batches = submitted(feed(scheduler, 12))
     stuck = [batch for batch in batches if batch.lane == 0]
     other = next(batch for batch in batches if batch.lane == 1)
     scheduler.on_time(5.0)
@@ -906,6 +906,18 @@ def test_a_worker_with_two_batches_given_up_works_again_when_both_are_back() -> 
     assert submitted(come_back(scheduler, stuck[0])) == []
     assert [batch.lane for batch in submitted(come_back(scheduler, other))] == [1]
     assert {batch.lane for batch in submitted(come_back(scheduler, stuck[1]))} == {0}
+
+
+def test_a_call_fails_whose_workers_are_all_stuck_with_batches_of_one_lane() -> None:
+    scheduler = make(
+        n_jobs=2, batching=Queueing(1), limits=limits(5.0), faults=Faults(sees_starts=True), return_exceptions=True
+    )
+    first, _, behind_first, _ = submitted(feed(scheduler, 8))
+    scheduler.on_time(5.0)
+    for batch in (first, behind_first):  # taken by the other worker, which had nothing to do: they share one queue
+        scheduler.on_look(batch.batch_id, 0, 0.0, 5.0)
+        actions = scheduler.on_given_up(batch.batch_id, [], False, 5.0)
+    assert isinstance(actions[-1], Fail)
 
 
 def test_without_sight_tasks_go_one_by_one() -> None:

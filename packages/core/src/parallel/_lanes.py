@@ -32,11 +32,6 @@ class Lanes:
         self._gone: dict[int, int] = {}
         self.count = count
 
-    @property
-    def n_gone(self) -> int:
-        """How many lanes were given up."""
-        return len(self._gone)
-
     def next_load(self) -> int | None:
         """Tell how many batches the lane has that would take the next one; None if there is no such lane."""
         while self._tokens and self._tokens[0] in self._closed:

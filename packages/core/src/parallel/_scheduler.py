@@ -103,7 +103,7 @@ class Scheduler:
         self._return_exceptions = return_exceptions
         self._began_at = began_at
         self._call_until = None if self._limits.call_seconds is None else began_at + self._limits.call_seconds
-        self._given_up: dict[int, int] = {}  # batch id to its lane, which comes back if the worker does
+        self._given_up: dict[int, int] = {}  # batch id to its lane, which comes back if the batch does
         # Losses since anything came back or was charged to a task: workers that cannot even start are no reason to go
         # on for ever.
         self._barren_losses = 0
@@ -330,12 +330,12 @@ class Scheduler:
             self._dispatch.leave(batch_id)
             self._given_up[batch_id] = batch.lane
         actions: list[Action] = []
-        values = values[:victim]
-        self._accept(actions, batch.start, values)
+        self._accept(actions, batch.start, values := values[:victim])
         self._dispatch.put_back(batch, len(values), victim)
         self._dispatch.put_back(batch, victim + 1, len(batch))
         self._fail_task(actions, batch, victim, error, now)
-        if self._dispatch.lanes.n_gone == self._dispatch.lanes.count and not self._is_done():
+        # Each holds a worker, not always that of its lane: where all share one queue, any takes a batch.
+        if len(self._given_up) >= self._dispatch.lanes.count and not self._is_done():
             error.add_note("every worker is held by a task that passed its limit and cannot be killed")
             return self._fail(actions, error)
         return self._go_on(actions, now)
