@@ -66,6 +66,8 @@ class Run:
     started_at: float = 0.0
     #: Whether that one has ended, and no other has begun.
     is_idle: bool = False
+    #: Whether this is what somebody has seen earlier, in place of the owner.
+    is_told: bool = False
     #: The task that passed its limit, and the error for it.
     late: tuple[int, LateError] | None = None
     #: Its worker is being ended for the sake of another batch.

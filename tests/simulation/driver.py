@@ -71,6 +71,7 @@ class Cluster:
         self._put(self._on_back, trip)
 
     def _started(self, trip: Trip) -> None:
+        trip.reported_at = self.clock.now
         self._put(self._on_started, trip.batch.batch_id)
 
     def _begun(self, batch_id: int) -> None:
@@ -111,6 +112,7 @@ class Cluster:
     def _tick(self) -> None:
         self.world.now = self.clock.now
         self.world.tick()
+        self._let_consume()
 
     def _handle(self) -> None:
         handle, arguments, self.world.now = self._inbox.popleft()
@@ -122,10 +124,10 @@ class Cluster:
     def _wait(self) -> None:
         """Take one event, or notice that a deadline has passed or that nothing has arrived for a while."""
         clock, deadline = self.clock, self.world.scheduler.next_deadline()
-        looks_at = self._quiet_since + STALL_SECONDS if self.workers.silent else None
-        until = min((at for at in (deadline, looks_at) if at is not None), default=None)
         while not self._inbox:
             self._count_step()
+            looks_at = self._quiet_since + STALL_SECONDS if self.workers.silent else None
+            until = min((at for at in (deadline, looks_at) if at is not None), default=None)
             upcoming = clock.next
             if upcoming is not None and (until is None or upcoming <= until):
                 clock.go_on()
@@ -179,7 +181,8 @@ class Cluster:
         is_late = call_until is not None and call_until <= now
         next_deadline = None if is_late else call_until
         for batch_id, run in list(world.runs.items()):
-            position, started_at = 0, run.sent_at
+            # What was reported counts at once, though the owner is not there to hear of it.
+            position, started_at = 0, max(run.sent_at, self.workers.trips[batch_id].reported_at)
             if world.sees_starts:
                 world.see(run)
                 is_running = run.position is not None and not run.is_idle

@@ -66,7 +66,8 @@ class Performer(Books):
 
     def see(self, run: Run) -> None:
         """Bring up to date what a worker runs."""
-        self.workers.see(run)
+        if not run.is_told:
+            self.workers.see(run)
 
     def perform(self, actions: list[Action], fails_with: BaseException | None = None) -> None:
         """Perform as the driver does: what an action leads to comes before the actions behind it.
@@ -187,7 +188,7 @@ class Performer(Books):
             self.landed.remove(batch_id)
         fails_with = self.settle_late(run)
         is_done = self.is_exhausted and not self.runs and not self.ready
-        if fails_with is None and len(self.gone) == self.n_jobs and not is_done:
+        if fails_with is None and len(self.stuck) >= self.n_jobs and not is_done:
             fails_with = error
         replaced = self.settings.replaces
         self.perform(self.scheduler.on_given_up(batch_id, values, replaced, self.now), fails_with=fails_with)

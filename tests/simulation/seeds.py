@@ -156,7 +156,8 @@ def _choose_trouble(choose: random.Random, conditions: Conditions, settings: dic
         few = min(len(tasks), 3)
         conditions.bad_attempts = choose.choice([1, 2, 10**9])
         if choose.random() < 0.3 and (settings["task_seconds"] is not None or choose.random() < 0.1):
-            conditions.endless = frozenset(choose.sample(tasks, choose.randint(0, few)))
+            most = min(len(tasks), choose.choice([few, settings["n_jobs"] + 1, 2 * settings["n_jobs"]]))
+            conditions.endless = frozenset(choose.sample(tasks, choose.randint(0, most)))
         if choose.random() < 0.1 and settings["faults"].replaces_workers:
             conditions.poisonous = frozenset(choose.sample(tasks, choose.randint(0, few)))
         if choose.random() < 0.1:

@@ -52,11 +52,14 @@ class Trip:
         "how",
         "is_deliberate",
         "is_left",
+        "reported_at",
         "seconds",
         "starts",
+        "stopped_at",
         "version",
+        "where",
+        "worker",
     )
-    __slots__ += ("stopped_at", "where", "worker")
 
     def __init__(self, batch: Batch, worker: Worker) -> None:
         self.batch = batch
@@ -73,6 +76,8 @@ class Trip:
         self.failing: frozenset[int] = frozenset()
         self.seconds = 0.0
         self.is_deliberate = False
+        #: When the caller was told that it had begun.
+        self.reported_at = 0.0
         #: Whether it was given up: it stops after the task that it runs.
         self.is_left = False
         #: What was planned for an earlier version does not happen.
@@ -176,8 +181,7 @@ class TimedWorkers(Workers):
         trip.is_left = True
         if trip.where is Where.RUNNING:
             position = trip.position(self._clock.now)
-            assert position is not None
-            if position + 1 < len(trip.starts):
+            if position is not None and position + 1 < len(trip.starts):
                 trip.ends_at = trip.starts[position + 1]
                 del trip.starts[position + 1 :]
                 self._plan_end(trip)
@@ -213,10 +217,10 @@ class TimedWorkers(Workers):
 
     def _lose_message(self, trip: Trip) -> None:
         """The connection is back, and what was on it is not: for the caller the worker is lost."""
-        if trip.where is Where.ENDED:
+        if trip.where in (Where.ENDED, Where.LOST):
             trip.where = Where.LOST
             self._arrive_back(trip)
-        elif trip.where is not Where.LOST:
+        else:
             self._lose(trip.worker)
 
     def _send_back(self, trip: Trip) -> None:

@@ -277,6 +277,8 @@ class World(Performer):
             actions = self.scheduler.on_look(batch_id, position, started_at, self.now)
             assert actions == [], f"batch {batch_id} is not in flight, and is late: {actions}"
         elif run.late is None:
+            if self.sees_starts and not run.is_unclear:
+                run.position, run.started_at, run.is_idle, run.is_told = position, started_at, False, True
             self.look(run, position, started_at)
         if not self.is_over:
             self.tick()
