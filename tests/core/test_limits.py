@@ -38,3 +38,25 @@ def test_a_batch_that_is_due_at_two_times_is_taken_once() -> None:
     watch.set(1, 5.0)
     watch.set(1, 6.0)
     assert watch.take(7.0, {1}) == [1]
+
+
+class Counted(int):
+    """A number that counts how often it is compared with another one."""
+
+    n_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.n_compared += 1
+        return int(self) == other
+
+    def __hash__(self) -> int:
+        return int(self)
+
+
+def test_batches_that_are_due_together_are_not_compared_with_each_other() -> None:
+    watch = Watch()
+    for number in range(100):
+        watch.set(Counted(number), 5.0 + number)
+    Counted.n_compared = 0
+    assert len(watch.take(200.0, frozenset(range(100)))) == 100
+    assert Counted.n_compared < 500  # when it is asked whether they are in flight

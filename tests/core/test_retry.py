@@ -105,3 +105,36 @@ def test_jitter_varies_the_delay_within_its_share() -> None:
     delays = {Retry(backoff_seconds=1.0, jitter=0.25).delay_seconds(1, generator) for _ in range(100)}
     assert len(delays) > 50
     assert all(0.75 <= delay <= 1.25 for delay in delays)
+
+
+class Counted(int):
+    """A number that counts how often it is compared with another one."""
+
+    n_compared = 0
+
+    def __ge__(self, other: int) -> bool:
+        Counted.n_compared += 1
+        return int(self) >= other
+
+
+def test_what_a_batch_costs_does_not_grow_with_what_has_failed() -> None:
+    attempts = Attempts(Retry(attempts=3))
+    for number in range(1000):
+        attempts.fail(Counted(2 * number), LookupError())
+    Counted.n_compared = 0
+    assert attempts.among(10, 13) == {10: 1, 12: 1}
+    attempts.succeed(10, 13)
+    assert Counted.n_compared < 10
+    assert attempts.among(10, 13) is None
+    assert attempts.attempts(14) == 1
+
+
+@pytest.mark.parametrize("n_failed", [1, 100])
+def test_the_attempts_of_a_batch_are_those_of_its_tasks(n_failed: int) -> None:
+    attempts = Attempts(Retry(attempts=3))
+    for index in range(20, 20 + n_failed):
+        attempts.fail(index, LookupError())
+    assert attempts.among(0, 20) is None
+    assert attempts.among(15, 22) == dict.fromkeys(range(20, min(22, 20 + n_failed)), 1)
+    attempts.succeed(0, 21)
+    assert attempts.attempts(20) == 0

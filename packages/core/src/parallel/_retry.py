@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +98,8 @@ class Attempts:
 
     def succeed(self, start: int, stop: int) -> None:
         """Forget the counts of tasks that are done."""
-        if self._counts:
-            for index in [known for known in self._counts if start <= known < stop]:
-                del self._counts[index]
+        for index in self._failed(start, stop):
+            del self._counts[index]
 
     def attempts(self, index: int) -> int:
         """Tell how many attempts of a task have failed so far."""
@@ -107,6 +107,13 @@ class Attempts:
 
     def among(self, start: int, stop: int) -> dict[int, int] | None:
         """Give by index how many attempts have failed of those tasks that have any; None for none of them."""
-        if not self._counts:
-            return None
-        return {index: count for index, count in self._counts.items() if start <= index < stop} or None
+        return {index: self._counts[index] for index in self._failed(start, stop)} or None
+
+    def _failed(self, start: int, stop: int) -> Sequence[int]:
+        """Give the tasks from `start` to before `stop` that have failed; asked for every batch, twice."""
+        counts = self._counts
+        if not counts:
+            return ()
+        if stop - start < len(counts):  # thousands may wait for another attempt, and batches be of one task
+            return [index for index in range(start, stop) if index in counts]
+        return [index for index in counts if start <= index < stop]
