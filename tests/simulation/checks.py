@@ -96,9 +96,6 @@ def check(books: Books, scheduler: Scheduler) -> None:
         assert all(is_same(value, books.accepted[index]) for index, value in held.items()), "a wrong result is held"
     is_held = len(books.delivered) in books.pieces if ordered else bool(books.pieces)
     assert not is_held, "results that could be delivered are held"
-    if books.window is not None and not books.retry.backoff_seconds:
-        run_ahead = len(books.sent_before) - len(books.delivered) + books.n_unconsumed
-        assert run_ahead <= books.window.tasks, "more tasks run ahead of the consumer than the window has"
     if isinstance(end, Fail):
         assert scheduler.state is State.FAILED, f"failed, but {scheduler}"
     elif isinstance(end, Finish):
@@ -110,6 +107,9 @@ def check(books: Books, scheduler: Scheduler) -> None:
             assert not books.runs, f"finished with {len(books.runs)} batches in flight"
     else:
         _check_alive(books, scheduler)
+    if books.window is not None and not books.retry.backoff_seconds:
+        run_ahead = len(books.sent_before) - len(books.delivered) + books.n_unconsumed
+        assert run_ahead <= books.window.tasks, "more tasks run ahead of the consumer than the window has"
 
 
 def _check_alive(books: Books, scheduler: Scheduler) -> None:

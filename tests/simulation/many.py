@@ -48,7 +48,9 @@ def first_failure(seeds: range) -> Failed | None:
     return next((failed for seed in seeds if (failed := failure_of(seed)) is not None), None)
 
 
-def run_many(seeds: range, jobs: int, tell: Callable[[int, float], None]) -> Failed | None:
+def run_many(
+    seeds: range, jobs: int, tell: Callable[[int, float], None], find: Callable[[range], Failed | None] = first_failure
+) -> Failed | None:
     """Run seeds until one fails; give the smallest one that does.
 
     Parameters
@@ -59,10 +61,12 @@ def run_many(seeds: range, jobs: int, tell: Callable[[int, float], None]) -> Fai
         Number of processes; with 1, this one.
     tell
         Called now and then with how many seeds have passed, and with the seconds since the beginning.
+    find
+        Finds the first failure among some seeds; importable, for other processes.
     """
     chunks = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
     began, n_passed = time.monotonic(), 0
-    for chunk, failed in _in_order(chunks, jobs):
+    for chunk, failed in _in_order(chunks, jobs, find):
         if failed is not None:
             return failed
         n_passed += len(chunk)
@@ -70,13 +74,15 @@ def run_many(seeds: range, jobs: int, tell: Callable[[int, float], None]) -> Fai
     return None
 
 
-def _in_order(chunks: list[range], jobs: int) -> Iterator[tuple[range, Failed | None]]:
+def _in_order(
+    chunks: list[range], jobs: int, find: Callable[[range], Failed | None]
+) -> Iterator[tuple[range, Failed | None]]:
     """Run chunks side by side, and give what they found in their order: so the first failure is the smallest seed."""
     if jobs == 1:
-        yield from ((chunk, first_failure(chunk)) for chunk in chunks)
+        yield from ((chunk, find(chunk)) for chunk in chunks)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures: list[Future[Failed | None]] = [pool.submit(first_failure, chunk) for chunk in chunks]
+        futures: list[Future[Failed | None]] = [pool.submit(find, chunk) for chunk in chunks]
         try:
             for chunk, future in zip(chunks, futures, strict=True):
                 yield chunk, future.result()

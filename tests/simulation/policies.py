@@ -14,6 +14,9 @@ class WhimsicalBatching:
         self.budget_seconds = budget_seconds
         self.reads_ahead = seed % 4 > 0
 
+    def __repr__(self) -> str:
+        return f"<WhimsicalBatching of at most {self.max_size}>"
+
     def next_size(self, remaining: int | None) -> int:
         return self._random.randint(1, self.max_size)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel._batching import MAX_BATCH, AdaptiveBatching
-from parallel._retry import ONCE
+from parallel._retry import ONCE, Retry
 from parallel._scheduler import Faults, Scheduler
 from tests.simulation.conditions import Conditions
 from tests.simulation.driver import Cluster
@@ -33,11 +33,15 @@ _LATENCY_SECONDS = 0.0002
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Tasks for a report: their times, and how many for each worker."""
+    """Tasks for a report: their times, and how many for each worker.
+
+    With `has_faults`, tasks have a limit that none passes, and some fail and lose their worker, and run again.
+    """
 
     distribution: str
     mean_seconds: float
     tasks_per_worker: int
+    has_faults: bool = False
 
 
 FULL = (
@@ -47,6 +51,7 @@ FULL = (
     Load("bimodal", 0.1, 10),
     Load("slow last", 0.1, 10),
     Load("exponential", 0.0005, 50),
+    Load("constant", 0.1, 10, has_faults=True),
 )
 BRIEF = (Load("exponential", 0.1, 5),)
 
@@ -67,9 +72,10 @@ def report(loads: tuple[Load, ...], say: Callable[[str], None]) -> None:
 
 def _row(load: Load, n_jobs: int) -> str:
     n_tasks = load.tasks_per_worker * n_jobs
+    failing = 0.02 if load.has_faults else 0.0
     times = draw(load.distribution, random.Random(n_jobs), n_tasks, load.mean_seconds)
     cluster = Cluster(
-        Conditions(task_seconds=times, latency_seconds=_LATENCY_SECONDS),
+        Conditions(task_seconds=times, latency_seconds=_LATENCY_SECONDS, failing=failing, dying=failing),
         random.Random(0),
         n_tasks=n_tasks,
         n_jobs=n_jobs,
@@ -77,10 +83,10 @@ def _row(load: Load, n_jobs: int) -> str:
         max_size=MAX_BATCH,
         pre_dispatch=2 * n_jobs,
         knows_total=True,
-        faults=Faults(sees_starts=True),
-        retry=ONCE,
+        faults=Faults(can_kill=True, replaces_workers=True, sees_starts=True),
+        retry=Retry(attempts=10) if load.has_faults else ONCE,
         return_exceptions=False,
-        task_seconds=None,
+        task_seconds=100 * load.mean_seconds if load.has_faults else None,
         call_seconds=None,
         replaces=False,
     )
@@ -94,7 +100,7 @@ def _row(load: Load, n_jobs: int) -> str:
         gc.enable()
     bound = max(sum(times) / n_jobs, max(times))
     n_batches = len(cluster.world.seen_ids)
-    name = f"{load.distribution}, {load.mean_seconds * 1000:g} ms"
+    name = f"{load.distribution}, {load.mean_seconds * 1000:g} ms{', faults' * load.has_faults}"
     engine = stopwatch.seconds * 1e6
     return _LINE.format(
         name,
