@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -18,7 +19,8 @@ class Conditions:
     start_seconds
         How long a new worker takes to start.
     endless, poisonous
-        Tasks that never end, and tasks that end their worker; with their first `bad_attempts` attempts.
+        Tasks that end only after `endless_seconds` more, if ever, and tasks that end their worker; with their first
+        `bad_attempts` attempts.
     unsendable
         Tasks that cannot be pickled.
     failing
@@ -47,6 +49,7 @@ class Conditions:
     jitter_seconds: float = 0.0
     start_seconds: float = 0.0
     endless: frozenset[int] = frozenset()
+    endless_seconds: float = math.inf
     poisonous: frozenset[int] = frozenset()
     bad_attempts: int = 10**9
     unsendable: frozenset[int] = frozenset()

@@ -82,19 +82,21 @@ class Cluster:
 
     def run(self) -> None:
         """Run the call to its end."""
-        world = self.world
-        while not world.is_over:
+        while not self.world.is_over:
             self._count_step()
             self._see_to_deadlines()
-            if world.is_over:
-                break
-            if not self._inbox:
-                wanted = world.scheduler.wanted()
-                if wanted:
-                    self._read(wanted)
-                    continue
+            self._go_on()
+        self.world.trouble_the_dead()
+
+    def _go_on(self) -> None:
+        """Read what is wanted, or wait for what happens next."""
+        if self.world.is_over:
+            return
+        wanted = 0 if self._inbox else self.world.scheduler.wanted()
+        if wanted:
+            self._read(wanted)
+        else:
             self._wait()
-        world.trouble_the_dead()
 
     def _count_step(self) -> None:
         self.n_steps += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -158,6 +159,7 @@ def _choose_trouble(choose: random.Random, conditions: Conditions, settings: dic
         if choose.random() < 0.3 and (settings["task_seconds"] is not None or choose.random() < 0.1):
             most = min(len(tasks), choose.choice([few, settings["n_jobs"] + 1, 2 * settings["n_jobs"]]))
             conditions.endless = frozenset(choose.sample(tasks, choose.randint(0, most)))
+            conditions.endless_seconds = choose.choice([math.inf, 1.5])
         if choose.random() < 0.1 and settings["faults"].replaces_workers:
             conditions.poisonous = frozenset(choose.sample(tasks, choose.randint(0, few)))
         if choose.random() < 0.1:

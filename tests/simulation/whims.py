@@ -23,9 +23,12 @@ def follow_whims(
     """
     choose = random.Random(seed)
     max_size = choose.choice([1, 2, 7, max(max_tasks // 10, 1), max_tasks + 1])
-    batching: Batching = choose.choice(
-        [FixedBatching(max_size), AdaptiveBatching(4, max_size), WhimsicalBatching(seed, max_size)]
-    )
+    policies: list[Batching] = [
+        FixedBatching(max_size),
+        AdaptiveBatching(4, max_size),
+        WhimsicalBatching(seed, max_size),
+    ]
+    batching = choose.choice(policies)
     n_jobs = choose.randint(1, 6)
     window = None
     if choose.random() < 0.6:

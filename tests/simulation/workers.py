@@ -299,7 +299,9 @@ class TimedWorkers(Workers):
             if is_bad and index in conditions.poisonous:
                 dies_at = at + seconds / 2
                 break
-            at += math.inf if is_bad and index in conditions.endless else seconds
+            at += seconds
+            if is_bad and index in conditions.endless:
+                at += conditions.endless_seconds
             if self._happens(conditions.failing):
                 failing.append(position)
                 if self._stops_on_failure:
