@@ -114,6 +114,7 @@ class Books:
         self.alone: dict[int, int] = {}  # the lanes of suspects to their batches
         self.gone: Counter[int] = Counter()  # the lanes of `stuck`
         self.n_barren_losses = 0
+        self.n_given_up = 0
         self._due: list[
             tuple[float, int]
         ] = []  # a heap: the batches that have limits, with a time that is not too late

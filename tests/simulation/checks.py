@@ -90,6 +90,7 @@ def check(books: Books, scheduler: Scheduler) -> None:
     assert scheduler.n_read == books.n_read, f"{books.n_read} tasks were read, not {scheduler.n_read}"
     done = len(books.accepted)
     assert scheduler.n_completed == done, f"{done} tasks are done, not {scheduler.n_completed}: lost, or counted twice"
+    assert scheduler.n_given_up == books.n_given_up, f"{books.n_given_up} batches were given up"
     if books.settings.n_tasks <= MAX_COMPARED:
         held = scheduler.held_results()
         assert held.keys() == books.accepted.keys() - books.delivered.keys(), "results are lost, or held and delivered"

@@ -96,6 +96,9 @@ class Performer(Books):
                     self.has_looked = True
                     self._give_up(batch_id)
                     is_ended_inside = self.is_over
+                case Fail(error):
+                    assert fails_with is not None, f"failed with {error!r}, which is no reason to"
+                    self.end = action
                 case _:
                     self.end = action
         self._n_performing -= 1
@@ -174,6 +177,7 @@ class Performer(Books):
     def _give_up(self, batch_id: int) -> None:
         assert not self.faults.can_kill, "gives up a worker that could be killed"
         run, error = self._stop(batch_id)
+        self.n_given_up += 1
         batch, victim = run.batch, run.position or 0
         run.late = victim, error
         saved = self.workers.leave(batch_id, victim if self.sees_starts and not run.is_unclear else 0)
