@@ -25,8 +25,8 @@ class Conditions:
         Tasks that cannot be pickled.
     failing
         Share of tasks that raise, at each attempt.
-    dying, dying_for_others
-        Share of batches during which their worker ends; because another call has ended it.
+    stillborn, dying, dying_for_others
+        Share of batches whose worker ends before it has begun them; during them; because another call has ended it.
     unclear, blind, out_of_reach
         Share of batches that fail as a whole; whose worker cannot see the board; or cannot reach what is shared.
     rejected
@@ -54,6 +54,7 @@ class Conditions:
     bad_attempts: int = 10**9
     unsendable: frozenset[int] = frozenset()
     failing: float = 0.0
+    stillborn: float = 0.0
     dying: float = 0.0
     dying_for_others: float = 0.0
     unclear: float = 0.0

@@ -153,7 +153,9 @@ def _choose_trouble(choose: random.Random, conditions: Conditions, settings: dic
     conditions.dying_for_others = some(0.1)
     if is_tolerant or choose.random() < 0.1:
         conditions.failing, conditions.unclear = some(0.4), some(0.1)
-        conditions.dying = some() if settings["faults"].replaces_workers else 0.0
+        if settings["faults"].replaces_workers:
+            conditions.dying = 1.0 if choose.random() < 0.03 else some()
+            conditions.stillborn = 1.0 if choose.random() < 0.03 else some(0.1)
         few = min(len(tasks), 3)
         conditions.bad_attempts = choose.choice([1, 2, 10**9])
         if choose.random() < 0.3 and (settings["task_seconds"] is not None or choose.random() < 0.1):

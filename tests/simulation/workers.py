@@ -263,6 +263,9 @@ class TimedWorkers(Workers):
         if worker.ready_at > now:
             self._clock.plan(worker.ready_at, self._begin_next, worker)
             return
+        if self._happens(self._conditions.stillborn):
+            self._lose(worker)
+            return
         trip = worker.running = worker.queue.popleft()
         trip.where = Where.RUNNING
         self._run(trip)
