@@ -28,6 +28,9 @@ def check_batch(books: Books, batch: Batch) -> bool:
     assert batch.batch_id not in books.seen_ids, "a batch id used twice"
     assert batch.kind is Kind.ITEMS and batch.function is result, f"{batch} has another function"
     assert batch.budget_seconds == books.batching.budget_seconds, f"{batch} has the wrong budget"
+    if books.attempts or batch.attempts:
+        attempts = {index: books.attempts[index] for index in indices if books.attempts[index]}
+        assert (batch.attempts or {}) == attempts, f"{batch} has {batch.attempts} attempts behind it, not {attempts}"
     _check_lane(books, batch)
     assert len(books.runs) < books.max_in_flight, f"{batch} is more in flight than pre_dispatch and depth allow"
     if books.goes_beyond_the_window(len(batch)):

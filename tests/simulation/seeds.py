@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from parallel._batching import AdaptiveBatching, Batching, FixedBatching
@@ -23,8 +24,12 @@ from tests.simulation.whims import follow_whims
 #: Share of seeds that are whims; the others are clusters.
 _WHIMS = 0.4
 
-#: Shares of clusters with hundreds of workers, and with ten thousand: these take a second each.
-_LARGE, _HUGE = 0.01, 0.0003
+#: Shares of clusters with ten thousand workers, which take a second each, with hundreds of them, and with more tasks
+#: than are read at once.
+_HUGE, _LARGE, _LONG = 0.0003, 0.01, 0.004
+
+#: Large batches of what was read first, and that in large pieces, or these worlds would take a second too.
+_LONG_SETTINGS: dict[str, Any] = {"max_size": 1000, "pre_dispatch": None, "window": None}
 
 #: Processor seconds after which a seed is a scheduler that loops: a thousand times what most of them take.
 HANG_SECONDS = 100.0
@@ -71,16 +76,23 @@ def _no_longer_than(seconds: float) -> Iterator[None]:
 
 def make_cluster(choose: random.Random) -> Cluster:
     """Choose a cluster, and a call on it."""
-    scale = choose.random()
+    scale, is_long = choose.random(), False
     if scale < _HUGE:
         n_jobs, n_tasks = 10_000, choose.choice([5_000, 12_000, 20_000])
-    elif scale < _LARGE:
+    elif scale < _HUGE + _LARGE:
         n_jobs = choose.randint(50, 400)
         n_tasks = choose.randint(0, 3 * n_jobs)
+    elif is_long := scale < _HUGE + _LARGE + _LONG:
+        n_jobs, n_tasks = choose.randint(1, 6), 20_000
     else:
         n_jobs, n_tasks = choose.randint(1, 6), choose.randint(0, choose.choice([10, 30, 60]))
     settings = _choose_settings(choose, n_jobs, n_tasks)
-    mean = choose.choice([1e-5, 0.001, 0.001, 0.05, 0.05, 0.3])
+    if is_long:
+        settings |= _LONG_SETTINGS | {"faults": replace(settings["faults"], sees_starts=True)}
+        settings["batching"] = choose.choice(
+            [FixedBatching(700), WhimsicalBatching(4 * choose.randrange(250) + 1, 1000)]
+        )
+    mean = 1e-5 if is_long else choose.choice([1e-5, 0.001, 0.001, 0.05, 0.05, 0.3])
     times = draw(choose.choice(list(DISTRIBUTIONS)), choose, n_tasks, mean)
     conditions = Conditions(
         task_seconds=times,
