@@ -27,7 +27,7 @@ from tests.simulation.trace import trace
 
 ROOT = Path(__file__).parents[2]
 
-#: The demand is 20,000; most bugs are found by one of the first fifty seeds.
+#: The demand is 20,000; most bugs are found by one of the first hundred seeds, the rarest by the thousandth.
 ENOUGH_SEEDS = 3000
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -287,9 +287,9 @@ def start_an_attempt_before_its_delay(patch: pytest.MonkeyPatch) -> None:
         (accept_what_comes_twice, "came back a second time|came twice"),
         (
             blame_nobody_for_a_lost_worker,
-            "should have failed with|a suspect|tasks are done|are with the backend|that should have been at",
+            "should have failed with|a suspect|are done|with the backend|should have been at|attempts behind it",
         ),
-        (keep_a_lane_that_came_back, "have nothing to do though tasks wait"),
+        (keep_a_lane_that_came_back, "have nothing to do though tasks wait|which is no reason to"),
         (use_a_lane_that_was_given_up, "for a worker that is stuck|too much for one worker|queues although"),
         (start_an_attempt_before_its_delay, "before its delay is over"),
     ],
@@ -299,7 +299,6 @@ def test_a_bug_that_is_put_back_is_found(bug: Patch, message: str, monkeypatch: 
     failed = first_failure(range(ENOUGH_SEEDS))
     assert failed is not None
     assert re.search(message, failed.message), failed.message
-    print(bug.__name__, failed)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
