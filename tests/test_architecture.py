@@ -48,7 +48,7 @@ CORE_LAYERS = [
     {"_explain"},
     {"_codec"},
     {"_failures"},
-    {"_sight"},
+    {"_in_flight", "_sight"},
     {"_board", "_cpu"},
     {
         "_arithmetic",

@@ -82,6 +82,7 @@ class World:
         retry: Retry = ONCE,
         limits: Limits | None = None,
         faults: Faults | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.backend = backend or ManualBackend()
         self.moves: Callable[[], object] = moves or self.backend.complete
@@ -106,7 +107,7 @@ class World:
             ),
             source=source,
             carrier=carrier_of(stop_on_failure=not return_exceptions),
-            sight=Sight(None, None, lambda: self.now),
+            sight=sight or Sight(None, None, lambda: self.now),
             sink=self,
             listener=listener,
             abort_backend=self.abort,
@@ -699,6 +700,28 @@ def test_the_limit_counts_from_the_start_that_was_reported() -> None:
         world.run()
     assert caught.value.args == ("task", 0, 5.0)
     assert world.now == 9.0
+
+
+def test_a_reported_start_counts_at_once_for_who_ends_late_tasks_while_the_owner_is_in_the_input() -> None:
+    class Killing(ManualBackend):
+        supports_kill = True
+
+    def tasks() -> Iterator[Any]:
+        yield delayed(abs)(0)
+        world.now = 4.0
+        world.call.started(world.backend.waiting[0])
+        world.now = 8.0
+        world.call._look_for_late()
+        ended.append((world.now, list(world.backend.killed)))
+        world.now = 9.0
+        world.call._look_for_late()
+        ended.append((world.now, list(world.backend.killed)))
+
+    ended: list[tuple[float, list[Any]]] = []
+    world = World(tasks(), Killing(), limits=LIMITS, sight=Sight(5.0, None, lambda: world.now))
+    with pytest.raises(LateError):
+        world.run()
+    assert [(at, len(killed)) for at, killed in ended] == [(8.0, 0), (9.0, 1)]
 
 
 def test_a_call_that_passes_its_limit_ends() -> None:

@@ -88,6 +88,12 @@ def test_a_future_that_is_done_though_nobody_called_back(mode: str) -> None:
     assert run(ManualBackend(forget_one), range(10), mode, batch_size=1) == list(range(10))
 
 
+def test_a_future_that_is_done_though_nobody_called_back_is_found_with_a_limit_shorter_than_the_silence() -> None:
+    # In threads a job that is over is seen to run nothing, so its limit never passes.
+    backend = ManualBackend(ManualBatch.finish_silently)
+    assert run(backend, range(3), batch_size=1, timeout=0.05) == list(range(3))
+
+
 def test_an_older_backend_without_callbacks_that_bring_the_result() -> None:
     assert run(ManualBackend(complete, supports_retrieve_callback=False), range(50)) == list(range(50))
 

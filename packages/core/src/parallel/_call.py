@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from parallel import _explain
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
+from parallel._in_flight import InFlight
 from parallel._late import LateWatch
 from parallel._scheduler import Scheduler
 from parallel._sight import Sight
@@ -109,14 +110,14 @@ class Call:
         self._may_be_closed = may_be_closed
         self._clock = clock
         self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...], float]] = SimpleQueue()
-        # Batch id to the job and what submit gave for it; here exactly while the scheduler has it in flight.
-        self._jobs: dict[int, tuple[Job, Any]] = {}
+        self._jobs = InFlight()
         # Batches that were left to workers which are stuck in them.
         self._stuck: dict[int, Job] = {}
         self._late = LateWatch(self._look_for_late, self._end_all, clock)
         self._error: BaseException | None = None
         self._is_aborted = False
         self._as_of: float | None = None  # the time of an event that is about the past
+        self._quiet_until = clock() + STALL_SECONDS
 
     # -- from any thread; only put events ------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Call:
 
     def started(self, future: Any) -> None:
         """A worker has begun; see `parallel.backend.Report`."""
+        self._note_start(future, self._clock())  # at once, for who acts for the owner while that is in the input
         self._put(self._on_started, future)
 
     def lost(self, future: Any, exit_code: int | None = None, signal: int | None = None) -> None:
@@ -198,19 +200,19 @@ class Call:
         """Take one event, or notice that a deadline has passed or that nothing has arrived for a while."""
         if self.scheduler.is_over:
             return
-        timeout = STALL_SECONDS
         deadline = self.scheduler.next_deadline()
-        if deadline is not None:
-            timeout = min(max(deadline - self._clock(), 0.0), timeout)
+        until = self._quiet_until if deadline is None else min(self._quiet_until, deadline)
         try:
-            event = self._inbox.get(timeout=timeout)
+            handle, arguments, at = self._inbox.get(timeout=max(until - self._clock(), 0.0))
         except Empty:
-            event = None
-        if event is not None:
-            handle, arguments, at = event
-            handle(*arguments, at)
-        elif timeout == STALL_SECONDS:
-            self._look_at_futures()
+            now = self._clock()
+            if now >= self._quiet_until:
+                self._quiet_until = now + STALL_SECONDS
+                for batch_id, future in self._jobs.done():
+                    self._arrived(batch_id, future)
+            return
+        self._quiet_until = at + STALL_SECONDS
+        handle(*arguments, at)
 
     def _read(self, count: int) -> None:
         self._late.enter(self.scheduler.next_deadline(), self._may_be_closed and not self._source.is_plain)
@@ -232,24 +234,30 @@ class Call:
     def _on_close(self, now: float) -> None:
         self._perform(self.scheduler.on_close(now))
 
+    def _note_start(self, future: Any, now: float) -> int | None:
+        """Note when a job has begun; give its batch id, or None if it is over."""
+        batch_id = self._jobs.batch_of(future)
+        entry = self._jobs.get(batch_id) if batch_id is not None else None
+        if entry is None:
+            return None
+        entry[0].submitted_at = now
+        return batch_id
+
     def _on_started(self, future: Any, now: float) -> None:
-        batch_id = self._batch_of(future)
+        batch_id = self._note_start(future, now)
         if batch_id is not None:
             self._perform(self.scheduler.on_started(batch_id, now))
 
     def _on_lost(self, future: Any, exit_code: int | None, signal: int | None, now: float) -> None:
-        batch_id = self._batch_of(future)
-        if batch_id is not None:
+        batch_id = self._jobs.batch_of(future)
+        entry = self._jobs.pop(batch_id) if batch_id is not None else None
+        if batch_id is not None and entry is not None:
             how = f"signal {signal}" if signal is not None else f"exit code {exit_code}"
             text = f"a worker of the backend {self._backend_name!r} ended ({how})"
-            job, _ = self._jobs.pop(batch_id)
-            self._lose(batch_id, job, WorkerLostError(text, exit_code=exit_code, signal=signal), now)
-
-    def _batch_of(self, future: Any) -> int | None:
-        return next((batch_id for batch_id, (_, known) in self._jobs.items() if known is future), None)
+            self._lose(batch_id, entry[0], WorkerLostError(text, exit_code=exit_code, signal=signal), now)
 
     def _on_arrived(self, batch_id: int, brought: Any, now: float) -> None:
-        entry = self._jobs.pop(batch_id, None)
+        entry = self._jobs.pop(batch_id)
         if entry is None:
             # A second callback for one batch, one that comes after the end, or the end of a batch that was given up.
             stuck = self._stuck.pop(batch_id, None)
@@ -325,13 +333,6 @@ class Call:
         self._sight.forget(job)
         self._carrier.release(job.batch.batch_id, is_clean=is_done)
 
-    def _look_at_futures(self) -> None:
-        """Find batches whose future is done though nobody has said so."""
-        for batch_id, (_, future) in list(self._jobs.items()):
-            done = getattr(future, "done", None)
-            if callable(done) and done():
-                self._arrived(batch_id, future)
-
     # -- actions -------------------------------------------------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
@@ -366,18 +367,17 @@ class Call:
                 self._forget(job)
                 self._put(self._on_unsendable, batch, error)
                 return
-        self._jobs[batch.batch_id] = (job, None)
+        self._jobs.add(batch.batch_id, job)
         try:
             future = self._backend.submit(job, partial(self._arrived, batch.batch_id))
         except Exception as error:
-            self._jobs.pop(batch.batch_id, None)
+            self._jobs.pop(batch.batch_id)
             self._forget(job)
             failed = error if isinstance(error, BackendError) else None
             failed = failed or _explain.backend_error(self._backend_name, "did not take", batch.indices, error)
             self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
             return
-        if batch.batch_id in self._jobs:
-            self._jobs[batch.batch_id] = (job, future)
+        self._jobs.set_future(batch.batch_id, future)
         if self._listener is not None:
             self._listener.batch_submitted(batch)
 
@@ -396,7 +396,7 @@ class Call:
             self._backend.kill(entry[1])
 
     def _give_up(self, batch_id: int) -> None:
-        entry = self._jobs.pop(batch_id, None)
+        entry = self._jobs.pop(batch_id)
         if entry is not None:
             job, future = entry
             job.cancelled = True
@@ -408,10 +408,10 @@ class Call:
         if self._is_aborted:
             return
         self._is_aborted = True
-        jobs, self._jobs = self._jobs, {}
-        for job, _ in jobs.values():
+        jobs = self._jobs.take_all()
+        for job, _ in jobs:
             job.cancelled = True
-        futures = [future for _, future in jobs.values() if future is not None]
+        futures = [future for _, future in jobs if future is not None]
         for future in futures:
             self._backend.cancel(future)
         if not self._abort_backend():
@@ -424,11 +424,11 @@ class Call:
 
     def _look_for_late(self) -> float | None:
         """Kill what is late, and tell the owner; give the next deadline."""
-        return self._sight.end_late(list(self._jobs.items()), self._clock(), self._kill_late)
+        return self._sight.end_late(self._jobs.items(), self._clock(), self._kill_late)
 
     def _end_all(self) -> None:
         """End what runs, because the call was closed."""
-        for job, future in list(self._jobs.values()):
+        for _, (job, future) in self._jobs.items():
             job.cancelled = True
             if self._backend.supports_kill and future is not None:
                 self._backend.kill(future)
