@@ -30,7 +30,7 @@ CORE_LAYERS = [
     {"_dispatch"},
     {"_actions", "_batching", "_lanes", "_limits", "_pending", "_results", "_states"},
     {"_share"},
-    {"_config", "_lease"},
+    {"_config", "_lease", "_terms"},
     {"_arguments"},
     {"_plugins"},
     {"_sequential", "hookspecs"},
@@ -81,8 +81,9 @@ KNOWS_NAMES = "_plugins"
 
 #: Strings in the core that are spelled like a backend's name and mean something else: module, string.
 MEANS_SOMETHING_ELSE = {
-    ("_config", "threads"),  # the hint prefer="threads", and the need that _plugins has preferences for
+    ("_config", "threads"),  # the hint prefer="threads"
     ("_explanation", "threads"),  # where tasks run
+    ("_terms", "threads"),  # the need that _plugins has preferences for
     ("_config", "multiprocessing"),  # the module of the standard library, for multiprocessing contexts
 }
 

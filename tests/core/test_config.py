@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from parallel import Parallel, Retry, effective_n_jobs, parallel_backend, parallel_config, register_parallel_backend
-from parallel._config import ChosenBackend, nested_settings, resolve_backend
+from parallel._config import ChosenBackend, resolve_backend
 from parallel._settings import ACTIVE, UNSET, Settings
+from parallel._terms import nested_settings
 from parallel.errors import BackendNotFoundError
 from tests.core.fakes import HereBackend, PlainThreadsBackend, SeparateBackend
 

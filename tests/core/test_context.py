@@ -35,7 +35,7 @@ def _colour() -> Iterator[None]:
 
 
 def travel(captured: Captured) -> Carried:
-    carried = pickle.loads(pickle.dumps(captured))
+    carried = pickle.loads(pickle.dumps(captured.carried()))
     assert isinstance(carried, Carried)
     return carried
 

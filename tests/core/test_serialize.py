@@ -711,3 +711,31 @@ def test_an_outcome_of_this_process_comes_as_it_is() -> None:
 @settings(max_examples=100)
 def test_dumps_gives_what_can_be_loaded(value: Any) -> None:
     assert pickle.loads(dumps(value)) == value
+
+
+# -- the header --------------------------------------------------------------------------------------------------------
+
+
+def make_header(n_jobs: int = 7, options: dict[str, int] | None = None, seed: Any = None) -> CallHeader:
+    nested = Settings(backend="threads", n_jobs=n_jobs, nesting_level=1, backend_options=options or {})
+    return CallHeader(nested=nested, stop_on_failure=True, seed=seed)
+
+
+def test_a_header_that_is_as_the_last_one_is_not_pickled_again() -> None:
+    first = make_header().pack()
+    assert make_header().pack() is first
+    assert pickle.loads(make_header(n_jobs=8).pack()).nested.n_jobs == 8
+
+
+def test_a_header_with_what_may_change_is_pickled_each_time() -> None:
+    seed = [1]
+    header = make_header(seed=seed)
+    header.pack()
+    seed.append(2)
+    assert pickle.loads(header.pack()).seed == [1, 2]
+
+    options = {"a": 1}
+    header = make_header(options=options)
+    header.pack()
+    options["a"] = 2
+    assert pickle.loads(header.pack()).nested.backend_options["a"] == 2

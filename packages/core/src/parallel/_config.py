@@ -29,9 +29,8 @@ from parallel._arguments import (
     evaluate_pre_dispatch,
 )
 from parallel._codec import check_compression, check_serializer
-from parallel._cpu import cpu_budget
 from parallel._interpreter import is_exiting, warn_of_exit
-from parallel._settings import ACTIVE, UNSET, Settings, Unset
+from parallel._settings import ACTIVE, UNSET, Unset
 from parallel.backend import ParallelBackendBase
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "ChosenBackend",
     "asked_n_jobs",
     "checked",
-    "nested_settings",
     "parallel_backend",
     "parallel_config",
     "resolve",
@@ -301,16 +299,6 @@ def is_multiprocessing_context(spec: object) -> bool:
     if module is None:
         return False
     return isinstance(spec, module.BaseContext) or spec is sys.modules.get("multiprocessing")
-
-
-def nested_settings(backend: ParallelBackendBase, n_jobs: int) -> Settings:
-    """Give the settings in force inside the tasks of a backend that has `n_jobs` workers."""
-    level = (backend.nesting_level or 0) + 1
-    nested, nested_n_jobs = backend.get_nested_backend()
-    if nested is None:
-        nested = _plugins.names_for("threads")[0] if level == 1 else _plugins.BUILT_IN
-    cpus = backend.inner_max_num_threads or max(cpu_budget() // max(n_jobs, 1), 1)
-    return Settings(backend=nested, n_jobs=nested_n_jobs, nesting_level=level, cpus=cpus)
 
 
 class parallel_config:  # noqa: N801 - joblib's name, used like a function

@@ -56,7 +56,7 @@ class Carried(NamedTuple):
 
 
 class Captured:
-    """What was found in the caller; pickled, it is `Carried`.
+    """What was found in the caller.
 
     Attributes
     ----------
@@ -78,11 +78,12 @@ class Captured:
         self._filters = filters
         self._levels = levels
 
-    def __reduce__(self) -> tuple[type[Carried], tuple[Any, ...]]:
+    def carried(self) -> Carried:
+        """Give what travels."""
         variables = tuple(_pack_variables(self.context)) if self.context is not None else ()
         filters = _pack_filters(self._filters) if self._filters is not None else None
         plugins = tuple(dumps(plugin) for plugin in self.plugins)
-        return Carried, (variables, filters, self._levels, plugins)
+        return Carried(variables, filters, self._levels, plugins)
 
 
 def capture(kinds: frozenset[str], relay: Any, *, is_local: bool) -> Captured:

@@ -11,12 +11,15 @@ import operator
 import os
 import threading
 from collections.abc import Callable
+from typing import Any, TypeVar
 
+from parallel._settings import ACTIVE, Settings
 from parallel.backend import ParallelBackendBase
 from parallel.errors import BackendContractError
 
 __all__ = ["Lease", "checked_n_jobs"]
 
+T = TypeVar("T")
 
 #: How long a new user waits for a backend that cannot kill and is still being ended after an abort. That is not
 #: waited for by anyone else, and may go on for ever if a task does; by then it has long left the backend's attributes
@@ -38,6 +41,8 @@ class _State:
         self.needs_abort = False
         #: Tasks of an aborted call may still be running.
         self.was_aborted = False
+        #: What `Lease.terms` has made last, and the settings that were active then.
+        self.terms: tuple[Settings, Any] | None = None
         # Held while workers start or end, so that a second user waits until they are there.
         self.lock = threading.Lock()
 
@@ -95,6 +100,17 @@ class Lease:
                 state.calls += not is_block
                 self.n_jobs: int = state.n_jobs
                 return
+
+    def terms(self, make: Callable[[], T]) -> T:
+        """Give what `make` gives, made once for all calls on these workers with the settings that are active here.
+
+        For what is read of the environment and of the machine: it is as it was when the workers were got.
+        """
+        active = ACTIVE.get()
+        known = self._state.terms
+        if known is None or known[0] is not active:
+            known = self._state.terms = active, make()
+        return known[1]
 
     def abort(self) -> bool:
         """Stop what is running, unless other calls use the same workers; tell whether that was done.

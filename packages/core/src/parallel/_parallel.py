@@ -11,7 +11,7 @@ from parallel import _explanation as explanation
 from parallel import _plugins
 from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
 from parallel._codec import Codec
-from parallel._config import asked_n_jobs, checked, nested_settings, resolve, resolve_backend, resolve_n_jobs
+from parallel._config import asked_n_jobs, checked, resolve, resolve_backend, resolve_n_jobs
 from parallel._context import capture
 from parallel._delayed import Task
 from parallel._generator import OwnedCall
@@ -27,6 +27,7 @@ from parallel._setup import CallPlan, busy_mark, make_generator, run_list
 from parallel._share import make_shared
 from parallel._shared import Shared
 from parallel._source import Source
+from parallel._terms import terms_of
 from parallel.backend import ParallelBackendBase
 
 __all__ = ["Parallel", "effective_n_jobs", "explain"]
@@ -386,7 +387,7 @@ class Parallel:
             sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else NO_SHARING,
             codec=self._codec,
             temp_folder=self.temp_folder,
-            nested=nested_settings(self._backend, lease.n_jobs),
+            terms=lease.terms(lambda: terms_of(self._backend, lease.n_jobs)),
             context=capture(self._propagate, hook, is_local=self._backend.uses_threads),
             seed=self.seed,
             prints=prints,

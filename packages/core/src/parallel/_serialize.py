@@ -15,7 +15,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from parallel import _imports
 from parallel._codec import Codec
@@ -40,6 +40,13 @@ __all__ = [
 #: Functions of one call that are pickled apart from the batches. A call with more (a lambda made for each task, say)
 #: has the rest of them inside the batches, so that neither side keeps a million of them.
 MAX_FUNCTIONS = 32
+
+
+class Header(Protocol):
+    """What the worker needs to know for every batch of a call."""
+
+    def pack(self) -> bytes:
+        """Pickle it."""
 
 
 class Payload(NamedTuple):
@@ -82,7 +89,7 @@ class Encoder:
         For what travels to other hosts; None for what the rest of this module does.
     """
 
-    def __init__(self, header: object, memory: CallMemory | None = None, codec: Codec | None = None) -> None:
+    def __init__(self, header: Header, memory: CallMemory | None = None, codec: Codec | None = None) -> None:
         self._memory = memory
         self._codec = codec
         self._dumps_one = codec.dumps if codec is not None else dumps
@@ -117,7 +124,7 @@ class Encoder:
 
     def _encode(self, batch: Batch, slot: int | None) -> bytes:
         if self._header is None:
-            self._header = dumps(self._header_value)
+            self._header = self._header_value.pack()
         export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)
         functions: tuple[tuple[int, bytes | Packed], ...]
         columns = _as_columns(batch)

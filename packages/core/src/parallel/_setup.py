@@ -18,7 +18,7 @@ from parallel._codec import Codec
 from parallel._context import Captured
 from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
-from parallel._inner_threads import CallThreads, caps_of
+from parallel._inner_threads import CallThreads
 from parallel._interpreter import process_token
 from parallel._limits import Limits
 from parallel._memory import CallMemory, Sharing
@@ -28,10 +28,11 @@ from parallel._retry import Retry
 from parallel._running import LocalCall
 from parallel._scheduler import Faults, Scheduler, State, Window
 from parallel._serialize import Encoder
-from parallel._settings import BUSY, Settings
+from parallel._settings import BUSY
 from parallel._sight import BoardSight, Sight, ThreadSight
 from parallel._source import Source
 from parallel._task import Batch, describe_function
+from parallel._terms import Terms
 from parallel._worker import CallHeader
 from parallel.backend import ParallelBackendBase
 
@@ -64,8 +65,8 @@ class CallPlan:
         What payloads to other hosts go through.
     temp_folder
         Where that makes files, if it must.
-    nested
-        Settings for calls made inside the tasks.
+    terms
+        What tasks find on the workers.
     context
         The caller's, for the tasks.
     seed
@@ -92,7 +93,7 @@ class CallPlan:
     sharing: Sharing
     codec: Codec
     temp_folder: str | None
-    nested: Settings
+    terms: Terms
     context: Captured
     seed: Any
     prints: bool
@@ -248,10 +249,10 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     is_near = backend.same_host
     sharing = plan.sharing if is_near and backend.wire == "bytes" else None
     codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
-    caps = caps_of(backend._prepare_worker_env(plan.n_jobs), is_exact=backend.inner_max_num_threads is not None)
+    nested, caps = plan.terms
     header = CallHeader(
         # Another host has CPUs of its own.
-        plan.nested if is_near else replace(plan.nested, cpus=0),
+        nested if is_near else replace(nested, cpus=0),
         stop_on_failure,
         board=sight.address,
         sharing=sharing,
@@ -265,7 +266,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     )
     local = LocalCall.of(
         plan.context,
-        plan.nested,
+        nested,
         BUSY.get() | {busy_mark(backend)},
         stop_on_failure=stop_on_failure,
         threads=CallThreads(caps),

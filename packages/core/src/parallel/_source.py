@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import length_hint
 from time import monotonic
 from typing import Any
 
@@ -97,7 +98,7 @@ class Source:
 
     def _read_plain(self, tasks: list[Any], count: int) -> bool:
         tasks.extend(islice(self._iterator, count))
-        return len(tasks) < count
+        return len(tasks) < count or not length_hint(self._iterator, 1)  # a subclass may have an iterator of its own
 
     def _read_paced(self, tasks: list[Any], count: int) -> bool:
         begin = now = monotonic()

@@ -24,6 +24,7 @@ from parallel._inner_threads import Caps, limit_worker
 from parallel._interpreter import process_token
 from parallel._memory import Sharing
 from parallel._parcel import Packed
+from parallel._pickling import dumps
 from parallel._region import Address
 from parallel._rooms import ResultParcel
 from parallel._running import NEVER, Run, format_traceback, process_name, remote_failure, run_args, run_calls
@@ -60,10 +61,44 @@ class CallHeader(NamedTuple):
     backend: str = ""
     seed: Any = None
 
+    def pack(self) -> bytes:
+        """Pickle it, or give the bytes of the last one if that was the same: pickling costs more than a small task."""
+        global _packed
+        context = self.context
+        header = self._replace(context=context.carried()) if isinstance(context, Captured) else self
+        known, data = _packed
+        if known != header or not header._is_constant():
+            data = dumps(header)
+            _packed = header if header._is_constant() else None, data
+        return data
+
+    def _is_constant(self) -> bool:
+        """Tell whether nothing in it can have changed while it stays equal to itself."""
+        nested = self.nested
+        is_plain = isinstance(nested.backend, str) and not nested.backend_options
+        return is_plain and self.codec is None and isinstance(self.seed, int | None)
+
     @property
     def mode(self) -> str | None:
         """How what is shared is mapped."""
         return self.sharing.mode if self.sharing is not None else None
+
+
+#: The header that was packed last.
+_packed: tuple[CallHeader | None, bytes] = None, b""
+
+#: The header that was unpacked last.
+_unpacked: tuple[bytes, CallHeader | None] = b"", None
+
+
+def _unpack_header(data: bytes) -> CallHeader:
+    global _unpacked
+    known, header = _unpacked
+    if header is None or known != data:
+        header = pickle.loads(data)  # noqa: S301 - from our own caller
+        assert header is not None
+        _unpacked = data, header
+    return header
 
 
 # -- in another process ----------------------------------------------------------------------------------------------
@@ -213,7 +248,7 @@ def _calls(
 def _known_call(fields: _serialize.Payload) -> _KnownCall:
     known = _known_calls.get(fields.token)
     if known is None:
-        known = _known_calls[fields.token] = _KnownCall(pickle.loads(fields.header))  # noqa: S301
+        known = _known_calls[fields.token] = _KnownCall(_unpack_header(fields.header))
         while len(_known_calls) > _MAX_KNOWN_CALLS:
             _known_calls.popitem(last=False)
     return known
