@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parallel_testkit._bounded import run_bounded
     from parallel_testkit._clock import FakeClock
     from parallel_testkit._conformance import BackendConformance
+    from parallel_testkit._flaky import FlakyBackend
     from parallel_testkit._leaks import LeakCheck
     from parallel_testkit._manual import ManualBackend, ManualBatch, ManualFuture
     from parallel_testkit._signals import Gate, Mailbox, Tally
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendConformance",
     "FakeClock",
+    "FlakyBackend",
     "Gate",
     "LeakCheck",
     "Mailbox",
@@ -40,6 +42,7 @@ __all__ = [
 _MODULES = {
     "BackendConformance": "_conformance",
     "FakeClock": "_clock",
+    "FlakyBackend": "_flaky",
     "Gate": "_signals",
     "LeakCheck": "_leaks",
     "Mailbox": "_signals",
