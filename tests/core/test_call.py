@@ -13,6 +13,7 @@ from parallel import _call as module
 from parallel import delayed
 from parallel._batching import FixedBatching
 from parallel._call import Call
+from parallel._carrier import CallCarrier
 from parallel._limits import Limits
 from parallel._results import OrderedResults
 from parallel._retry import ONCE, Retry
@@ -327,6 +328,23 @@ def test_bytes_that_cannot_be_unpickled_are_a_clear_error() -> None:
 
     with pytest.raises(ResultPicklingError, match="cannot be unpickled in the caller"):
         World(tasks_of(3), Odd()).run()
+
+
+@pytest.mark.parametrize(("garbage", "is_clean"), [(True, False), (False, True)])
+def test_memory_is_not_used_again_with_results_in_it_that_could_not_be_read(
+    garbage: bool, is_clean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(ManualBackend):
+        def retrieve_result_callback(self, future: Any) -> Any:
+            return b"garbage" if garbage else super().retrieve_result_callback(future)
+
+    def release(carrier: CallCarrier, batch_id: int, *, is_clean: bool = False) -> None:
+        released.append(is_clean)
+
+    released: list[bool] = []
+    monkeypatch.setattr(CallCarrier, "release", release)
+    World(tasks_of(1), Odd(), return_exceptions=True).run()
+    assert released == [is_clean]
 
 
 def test_a_submit_that_raises_ends_the_call_with_a_clear_error() -> None:

@@ -288,7 +288,7 @@ class Call:
         else:
             if outcome.is_out_of_reach and not self._carrier.refuse(job):
                 outcome = _explain.out_of_reach(batch)
-            self._forget(job, is_done=True)
+            self._forget(job, is_done=outcome.unclear is None)
             if outcome.is_blind:
                 if not outcome.is_out_of_reach:
                     self._sight.go_blind()
