@@ -5,6 +5,7 @@ Reads /proc, so Linux only; elsewhere `LeakCheck.is_available` is False.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
@@ -91,7 +92,8 @@ class LeakCheck:
         # One at a time and not for long: which of them will end is not known, some may be there to stay.
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(min(max(give_up - monotonic(), 0.0), 0.5))
+                with contextlib.suppress(RuntimeError):  # another thread is just about to start it
+                    thread.join(min(max(give_up - monotonic(), 0.0), 0.5))
         poll = select.poll()
         descriptors = []
         try:
