@@ -166,6 +166,8 @@ class ExpectedCall:
         ]
         if not culprits:
             return [f"raised {came.end}, which no task raises: {[self._may_fail(i) for i in range(n_tasks)]}"]
+        if came.end.kind == "Frozen" and self.settings.return_as == "list":
+            return []  # it takes no attribute either, so nobody can tell what had come by then
         if any(self._may_be_blamed(index, indices) for index in culprits):
             return []
         return [f"raised the failure of one of {culprits}, after the results of {indices}"]

@@ -78,6 +78,13 @@ def test_one_after_the_other_everything_before_the_failure_is_there() -> None:
     assert problems(expected, Came(elements(0, 2), FAILURE))
 
 
+def test_an_exception_that_takes_no_attribute_cannot_bring_what_had_come() -> None:
+    tasks = (Give(7), Raise("frozen"))
+    failure = Failure("Frozen", "c0/1.1", ())
+    assert problems(expected_of(tasks, n_jobs=1), Came((), failure)) == []
+    assert problems(expected_of(tasks, n_jobs=1, return_as="generator"), Came((), failure))
+
+
 def test_an_ordered_generator_gives_nothing_beyond_the_failure() -> None:
     expected = expected_of(RAISES, return_as="generator")
     assert problems(expected, Came((), FAILURE)) == []
