@@ -1,0 +1,136 @@
+"""The loop: calls, one after the other, and from time to time a look at what is in use."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+from time import monotonic
+
+from tests.soak.kinds import Kind
+from tests.soak.metrics import LIMITS, Sample
+from tests.soak.plan import Item, Turn
+from tests.soak.trend import Verdict, judge
+
+__all__ = ["SECONDS_PER_SAMPLE", "Soak", "let_threads_end", "report"]
+
+SECONDS_PER_SAMPLE = 10.0
+
+#: What threads of calls that were left may take to end; not a measurement: what hangs is a leak, and is counted.
+ENDING_SECONDS = 5.0
+
+#: Threads that live for as long as warm workers do.
+_OF_WARM_WORKERS = (
+    "ExecutorManagerThread",
+    "QueueFeederThread",
+    "QueueManagerThread",
+    "ThreadPoolExecutor",
+    "parallel-mp-io",
+)
+
+
+@dataclass
+class Soak:
+    """One run.
+
+    Parameters
+    ----------
+    kinds, items
+        Where calls run, and which there are.
+    seed
+        Of the choice among them.
+    measure
+        Tells what is in use.
+    print_line
+        Takes the lines of the report.
+    clock
+        Monotonic seconds.
+    """
+
+    kinds: list[Kind]
+    items: tuple[Item, ...]
+    seed: int
+    measure: Callable[[], Sample]
+    print_line: Callable[[str], None]
+    clock: Callable[[], float] = monotonic
+    minutes: list[float] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    n_calls: int = 0
+
+    def run(self, seconds: float, sample_seconds: float = SECONDS_PER_SAMPLE) -> None:
+        """Make calls for so long.
+
+        Raises
+        ------
+        Exception
+            Whatever went wrong in a call, with a note that says which.
+        """
+        choose = random.Random(self.seed)
+        begin = self.clock()
+        next_sample = begin + sample_seconds
+        while self.clock() < begin + seconds:
+            self._take_turn(choose)
+            if self.clock() >= next_sample:
+                self._sample(begin)
+                next_sample += sample_seconds
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Judge each metric, by its name."""
+        return {
+            name: judge(self.minutes, [float(getattr(sample, name)) for sample in self.samples], limit)
+            for name, limit in LIMITS.items()
+        }
+
+    def _take_turn(self, choose: random.Random) -> None:
+        kind = choose.choice(self.kinds)
+        item = choose.choice([item for item in self.items if item.suits(kind)])
+        folder = Path(tempfile.mkdtemp(prefix="turn-"))
+        try:
+            item.do(Turn(kind, random.Random(choose.getrandbits(32)), folder))
+        except BaseException as error:
+            error.add_note(f"turn {self.n_calls}: {item.name} on {kind.name}, seed {self.seed}")
+            raise
+        finally:
+            rmtree(folder)
+        self.n_calls += 1
+
+    def _sample(self, begin: float) -> None:
+        """Measure when nothing runs, and what is kept warm is there."""
+        for kind in self.kinds:
+            kind.rest()
+        let_threads_end()
+        gc.collect()
+        sample = self.measure()
+        elapsed = self.clock() - begin
+        self.minutes.append(elapsed / 60)
+        self.samples.append(sample)
+        self.print_line(f"{elapsed:6.0f} s  {self.n_calls:6d} turns  {sample}")
+
+
+def let_threads_end() -> None:
+    """Wait until only threads are left that are there to stay."""
+    give_up = monotonic() + ENDING_SECONDS
+    for thread in threading.enumerate():
+        is_ours = thread in (threading.main_thread(), threading.current_thread())
+        if not is_ours and not thread.name.startswith(_OF_WARM_WORKERS):
+            thread.join(max(give_up - monotonic(), 0.0))
+
+
+def report(verdicts: dict[str, Verdict]) -> tuple[list[str], bool]:
+    """Give the lines that say what became of each metric, and whether none grows."""
+    lines, is_good = [], True
+    for name, verdict in verdicts.items():
+        change = f"{verdict.first:.1f} to {verdict.last:.1f}, {verdict.per_minute:+.2f} per minute"
+        if verdict.is_trend is None:
+            lines.append(f"{name:20} too few samples to tell")
+        elif verdict.is_trend:
+            is_good = False
+            lines.append(f"{name:20} GROWS: {change}, and {LIMITS[name].per_minute:g} would be noise")
+        else:
+            lines.append(f"{name:20} level: {change}")
+    return lines, is_good
