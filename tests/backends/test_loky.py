@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from parallel import Parallel
+from parallel.errors import WorkerLostError
 from parallel_testkit import BackendConformance
 from tests.backends.workers import kill, process_ids
 
@@ -44,6 +47,35 @@ def test_a_worker_killed_between_two_calls_of_a_block(tmp_path: Path) -> None:
     with Parallel(n_jobs=2, backend="loky", return_as="generator", batch_size=1) as parallel:
         kill(min(process_ids(parallel, tmp_path)))
         assert list(parallel.map(abs, range(100))) == list(range(100))
+
+
+def nest_and_tell(_: int) -> int:
+    Parallel(n_jobs=2, backend="loky").map(abs, range(3))
+    return os.getpid()
+
+
+def nest_and_fail(_: int) -> None:
+    Parallel(n_jobs=2, backend="loky").map(abs, range(3))
+    raise LookupError(os.getpid())
+
+
+def nest_and_end(_: int) -> None:
+    Parallel(n_jobs=2, backend="loky").map(abs, range(3))
+    os._exit(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /dev/shm")
+@pytest.mark.parametrize(("end", "error"), [(nest_and_fail, LookupError), (nest_and_end, WorkerLostError)])
+def test_killed_workers_leave_no_semaphores_of_nested_calls(
+    end: Callable[[int], None], error: type[Exception], tmp_path: Path
+) -> None:
+    with Parallel(n_jobs=2, backend="loky", return_as="generator", batch_size=1) as parallel:
+        pids = process_ids(parallel, tmp_path)
+        assert set(parallel.map(nest_and_tell, range(4))) <= pids
+        with pytest.raises(error):
+            list(parallel.map(end, range(8)))
+        assert list(parallel.map(abs, range(3))) == [0, 1, 2]  # what broke was replaced
+    assert [name for name in os.listdir("/dev/shm") if any(f"loky-{pid}-" in name for pid in pids)] == []
 
 
 def test_large_arguments_and_results() -> None:

@@ -30,6 +30,7 @@ from parallel.backend import (
     process_n_jobs,
 )
 from parallel_backend_loky._exit import ExitHook
+from parallel_backend_loky._semaphores import note_workers, unlink_semaphores
 
 __all__ = ["LokyBackend"]
 
@@ -39,6 +40,7 @@ IDLE_SECONDS = 300.0
 
 def _close(executor: ProcessPoolExecutor) -> None:
     executor.shutdown(wait=True, kill_workers=True)
+    unlink_semaphores(executor)
 
 
 def _is_usable(executor: ProcessPoolExecutor) -> bool:
@@ -194,6 +196,7 @@ class LokyBackend(ParallelBackendBase):
             executor = self._usable_executor()
             future = executor.submit(_Guarded(func))
         _exit.add(executor)
+        note_workers(executor)
         future.add_done_callback(callback)
         return future
 
