@@ -136,7 +136,7 @@ def shared_objects(turn: Turn) -> None:
 
 def nested_calls(turn: Turn) -> None:
     # Workers of their own in every task take long to start.
-    backend = turn.random.choice([None, "threads", "threads", "mp", "loky"])
+    backend = turn.random.choice([None, "threads", "threads", "threads", "mp", "loky"])
     count = turn.count(1, 8)
     expected = [sum(i * i for i in range(number, number + count)) for number in range(4)]
     assert turn.make().map(tasks.nested, [backend] * 4, [count] * 4, range(4)) == expected

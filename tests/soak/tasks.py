@@ -101,4 +101,6 @@ def interrupt_and_wait(caller: int, gate: Gate, number: int) -> int:
 
 
 def nested(backend: str | None, count: int, number: int) -> int:
-    return sum(Parallel(n_jobs=2, backend=backend).map(square, range(number, number + count)))
+    # A fork server of a worker's own would leave its socket behind, in multiprocessing's folder, when that is killed.
+    options: dict[str, Any] = {"start_method": "fork"} if backend == "mp" else {}
+    return sum(Parallel(n_jobs=2, backend=backend, **options).map(square, range(number, number + count)))
