@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import re
 import sys
@@ -12,7 +14,7 @@ import psutil
 
 from tests.soak.trend import Limit
 
-__all__ = ["LIMITS", "Sample", "is_available", "measure", "names_of_shared_memory"]
+__all__ = ["LIMITS", "Sample", "give_back_memory", "is_available", "measure", "names_of_shared_memory"]
 
 _MB = 1024 * 1024
 
@@ -24,8 +26,8 @@ _NAMES = re.compile(r"(?:loky|mp|psm|parallel)-(\d+)-")
 
 #: By field of `Sample`. Counts are the same whenever nothing runs, so that what leaks one now and then is found: two
 #: are a thread or a worker that is on its way out just in the last blocks; worker processes may come with twenty
-#: descriptors each. Memory is what the allocator makes of it: it keeps one or two of the arrays of 2.4 MB that calls
-#: use, or none, and the workers are others in each block. A leak of a small array per call is several times that.
+#: descriptors each. Memory is what the allocator makes of it: one or two of the arrays of 2.4 MB that calls use may be
+#: there or not, and the workers are others in each block. A leak of a small array per call is several times that.
 LIMITS = {
     "rss_mb": Limit(per_minute=0.8, least=5.0),
     "workers_mb": Limit(per_minute=3.0, least=10.0),
@@ -76,6 +78,14 @@ def is_available() -> bool:
 def names_of_shared_memory() -> frozenset[str]:
     """Give what is in /dev/shm."""
     return frozenset(os.listdir(_SHARED_MEMORY) if _SHARED_MEMORY.exists() else ())
+
+
+def give_back_memory() -> None:
+    """Let nothing count that is in use no more: garbage, and what the allocator of glibc keeps for later."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def measure(temp_folder: Path, others: frozenset[str] = frozenset()) -> Sample:

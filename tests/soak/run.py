@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import tempfile
 import threading
@@ -13,7 +12,7 @@ from shutil import rmtree
 from time import monotonic
 
 from tests.soak.kinds import Kind
-from tests.soak.metrics import LIMITS, Sample
+from tests.soak.metrics import LIMITS, Sample, give_back_memory
 from tests.soak.plan import Item, Turn
 from tests.soak.trend import Verdict, judge
 
@@ -104,7 +103,7 @@ class Soak:
         for kind in self.kinds:
             kind.rest()
         let_threads_end()
-        gc.collect()
+        give_back_memory()
         sample = self.measure()
         elapsed = self.clock() - begin
         self.minutes.append(elapsed / 60)
