@@ -193,9 +193,12 @@ def _make(settings: Settings, stack: ExitStack) -> Parallel:
     values = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     config = {name: value for name, value in values.items() if name in settings.in_config}
     arguments = {name: value for name, value in values.items() if name not in settings.in_config}
+    options: dict[str, Any] = {}  # of the backend: they go where its name goes
     if settings.backend == "futures":
-        executor = stack.enter_context(ThreadPoolExecutor(EXECUTOR_THREADS))
-        (config if "backend" in config else arguments)["executor"] = executor
+        options["executor"] = stack.enter_context(ThreadPoolExecutor(EXECUTOR_THREADS))
+    elif settings.backend == "mp":
+        options["start_method"] = "fork"
+    (config if "backend" in config else arguments).update(options)
     if config:
         stack.enter_context(parallel_config(**config))
     return Parallel(**arguments)
