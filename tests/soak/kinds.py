@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from parallel import Parallel
+from parallel import Parallel, ParallelBackendBase
+from parallel_backend_mp import MpBackend
+from parallel_backend_threads import ThreadsBackend
+from parallel_testkit import FlakyBackend
 from tests.soak.tasks import square
 
 __all__ = ["KINDS", "Kind", "Kinds"]
@@ -24,7 +28,7 @@ class Kind:
     name
         As it is given on the command line.
     backend
-        The name of the backend.
+        The name of the backend, or what makes one.
     in_processes
         Whether a worker can end without its caller, and results travel.
     replaces_workers
@@ -38,7 +42,7 @@ class Kind:
     def __init__(
         self,
         name: str,
-        backend: str,
+        backend: str | Callable[[], ParallelBackendBase],
         *,
         in_processes: bool,
         replaces_workers: bool = False,
@@ -60,7 +64,8 @@ class Kind:
             if self._executor is None:
                 self._executor = self._make_executor()
             options["executor"] = self._executor
-        return Parallel(**{"n_jobs": N_JOBS, "backend": self.backend, **options, **arguments})
+        backend = self.backend if isinstance(self.backend, str) else self.backend()
+        return Parallel(**{"n_jobs": N_JOBS, "backend": backend, **options, **arguments})
 
     def rest(self) -> None:
         """Have as many warm workers as after every other call: the last one may have ended them."""
@@ -86,11 +91,27 @@ def _mp(method: str) -> Kind:
     return Kind(f"mp-{method}", "mp", in_processes=True, replaces_workers=True, start_method=method)
 
 
+def _flaky(make: Callable[[], ParallelBackendBase]) -> Callable[[], ParallelBackendBase]:
+    """Have go wrong what a call has to come to its right end with all the same."""
+    seeds = itertools.count()
+    return lambda: FlakyBackend(
+        make(),
+        seed=next(seeds),
+        delay_seconds=(0.0, 0.01),
+        p_delay=0.2,
+        reorder=3,
+        p_duplicate=0.2,
+        p_missing=0.01,
+        slow_start_seconds=0.01,
+    )
+
+
 def _all() -> list[Kind]:
-    # A backend that injects faults into another one is one more line here.
     return [
         Kind("threads", "threads", in_processes=False),
         Kind("loky", "loky", in_processes=True, replaces_workers=True),
+        Kind("flaky-threads", _flaky(ThreadsBackend), in_processes=False),
+        Kind("flaky-mp", _flaky(lambda: MpBackend(start_method="fork")), in_processes=True, replaces_workers=True),
         *(_mp(method) for method in ("fork", "spawn", "forkserver")),
         Kind("futures-threads", "futures", in_processes=False, make_executor=lambda: ThreadPoolExecutor(N_JOBS)),
         Kind("futures-processes", "futures", in_processes=True, make_executor=_process_pool),
