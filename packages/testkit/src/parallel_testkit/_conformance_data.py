@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,7 +14,7 @@ from parallel_testkit import _tasks
 from parallel_testkit._leaks import LeakCheck
 from parallel_testkit._marks import capability
 from parallel_testkit._signals import Gate, Mailbox
-from parallel_testkit._suite import Make, Suite, every_mode
+from parallel_testkit._suite import Make, Suite, close_and_wait, every_mode
 
 __all__ = ["DataTests"]
 
@@ -69,6 +70,33 @@ class DataTests(Suite):
         check = LeakCheck(own_temp_folder)
         use()
         check.assert_nothing_left()
+
+    @capability("leaks")
+    def test_large_data_that_nobody_reads_any_more_leave_nothing_behind(
+        self, make: Make, own_temp_folder: Path, gate: Gate, mailbox: Mailbox
+    ) -> None:
+        if not LeakCheck.is_available:
+            pytest.skip("only on Linux can a process see what it holds")
+        self.warm_up(make, gate, mailbox)
+        check = LeakCheck(own_temp_folder)
+        self._leave_with_large_data(make, own_temp_folder.parent, mailbox)
+        # After a kill there may be other workers.
+        with Gate(own_temp_folder.parent / "again") as again:
+            self.warm_up(make, again, mailbox)
+        check.assert_nothing_left()
+
+    def _leave_with_large_data(self, make: Make, folder: Path, mailbox: Mailbox) -> None:
+        before = set(threading.enumerate())  # in a method of its own: a thread that is kept keeps all that it has
+        with Gate(folder / "held") as held:
+            # Short ones first, so that a second batch waits at each worker, and does not fit into what leads there.
+            tasks = [delayed(_tasks.noop)(i) for i in range(self.n_jobs)]
+            data = bytes(SIZES[-1])
+            tasks += [delayed(_tasks.announce_and_wait)(mailbox, held, i, data) for i in range(2 * self.n_jobs)]
+            results = make(batch_size=1, return_as="generator", max_nbytes=None)(tasks)
+            assert [next(results) for _ in range(self.n_jobs)] == list(range(self.n_jobs))
+            mailbox.receive(self.n_jobs)
+            with pytest.warns(RuntimeWarning, match="closed before its end"):
+                close_and_wait(results, before)
 
     @capability("throughput")
     def test_many_small_tasks_take_no_longer_than_they_may(self, make: Make) -> None:

@@ -19,7 +19,7 @@ from parallel_testkit import _fault_tasks, _tasks
 from parallel_testkit._marks import capability
 from parallel_testkit._processes import wait_until_gone
 from parallel_testkit._signals import Gate, Mailbox, Tally
-from parallel_testkit._suite import Make, Suite, every_mode, join_new_threads
+from parallel_testkit._suite import Make, Suite, close_and_wait, every_mode, join_new_threads
 
 __all__ = ["FaultTests"]
 
@@ -173,7 +173,7 @@ class FaultTests(Suite):
         results = parallel(tasks)
         assert sorted(next(results) for _ in range(19)) == list(range(1, 20))
         with pytest.warns(RuntimeWarning, match="closed before its end: 0 results"):
-            _finish(results, before)
+            close_and_wait(results, before)
 
     # -- results that cannot travel ----------------------------------------------------------------------------------
 
@@ -392,11 +392,6 @@ class FaultTests(Suite):
                 wait_until_gone(int(process))
         else:
             gate.open()  # what cannot be killed holds its worker until here
-
-
-def _finish(results: Any, before: set[threading.Thread]) -> None:
-    results.close()
-    join_new_threads(before)
 
 
 def _attempts(folder: Path, number: int) -> int:

@@ -18,7 +18,7 @@ from parallel_testkit._marks import EVERYTHING, capability, probe
 from parallel_testkit._processes import wait_until_gone
 from parallel_testkit._recording import PROBE_SECONDS, Recording
 from parallel_testkit._signals import Gate, Mailbox
-from parallel_testkit._suite import Make, Suite, backend_of, join_new_threads
+from parallel_testkit._suite import Make, Suite, backend_of, close_and_wait
 
 __all__ = ["ProbeTests"]
 
@@ -222,7 +222,7 @@ class ProbeTests(Suite):
             results = parallel([delayed(_fault_tasks.tell_process_and_wait)(mailbox, gate)] * self.n_jobs)
             processes = [int(text) for text in mailbox.receive(self.n_jobs, PROBE_SECONDS)]
             with pytest.warns(RuntimeWarning, match="closed before its end"):
-                _close(results, before)
+                close_and_wait(results, before)
             assert "abort_everything" in seen.calls
             try:
                 for process in processes:
@@ -249,7 +249,7 @@ class ProbeTests(Suite):
             results = parallel([delayed(_tasks.announce_and_wait)(mailbox, gate, None)] * self.n_jobs)
             mailbox.receive(self.n_jobs, PROBE_SECONDS)
             with pytest.warns(RuntimeWarning, match="closed before its end"):
-                _close(results, before)
+                close_and_wait(results, before)
             try:
                 assert run_bounded(lambda: list(parallel.map(_tasks.noop, range(5))), seconds=PROBE_SECONDS) == [
                     *range(5)
@@ -280,8 +280,3 @@ class ProbeTests(Suite):
         check = LeakCheck(own_temp_folder)
         run_bounded(use)
         check.assert_nothing_left(SETTLE_SECONDS)
-
-
-def _close(results: Any, before: set[threading.Thread]) -> None:
-    results.close()
-    join_new_threads(before)

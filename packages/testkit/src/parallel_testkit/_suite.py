@@ -17,7 +17,7 @@ from parallel.backend import ParallelBackendBase
 from parallel_testkit import _tasks
 from parallel_testkit._signals import Gate, Mailbox, Tally
 
-__all__ = ["MODES", "Make", "Suite", "every_mode"]
+__all__ = ["MODES", "Make", "Suite", "backend_of", "close_and_wait", "every_mode", "join_new_threads"]
 
 #: The values of ``return_as``.
 MODES = ("list", "generator", "generator_unordered")
@@ -159,3 +159,9 @@ def join_new_threads(before: set[threading.Thread], seconds: float = 30.0) -> No
         if thread.name.startswith("parallel-call"):
             thread.join(seconds)
             assert not thread.is_alive(), f"{thread.name} is still running"
+
+
+def close_and_wait(results: Any, before: set[threading.Thread]) -> None:
+    """Leave a generator, and wait for its call; see `join_new_threads`."""
+    results.close()
+    join_new_threads(before)
