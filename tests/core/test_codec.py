@@ -162,7 +162,7 @@ def test_a_compression_that_is_none_is_refused(compression: Any) -> None:
 
 
 def test_a_compression_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parallel._codec.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'parallel-core\[zstd\]'"):
         Parallel(n_jobs=2, compression="zstd")
 

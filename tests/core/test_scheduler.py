@@ -25,6 +25,7 @@ RETRIES = st.builds(
     attempts=st.integers(1, 4),
     on=st.sampled_from([(Exception,), (TaskError, LostError), (LateError,)]),
     backoff_seconds=st.sampled_from([0.0, 0.5]),
+    jitter=st.just(0.0),
 )
 
 

@@ -7,7 +7,6 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from parallel._batching import AdaptiveBatching, Batching, FixedBatching
@@ -88,7 +87,7 @@ def make_cluster(choose: random.Random) -> Cluster:
         n_jobs, n_tasks = choose.randint(1, 6), choose.randint(0, choose.choice([10, 30, 60]))
     settings = _choose_settings(choose, n_jobs, n_tasks)
     if is_long:
-        settings |= _LONG_SETTINGS | {"faults": replace(settings["faults"], sees_starts=True)}
+        settings |= _LONG_SETTINGS | {"faults": settings["faults"]._replace(sees_starts=True)}
         settings["batching"] = choose.choice(
             [FixedBatching(700), WhimsicalBatching(4 * choose.randrange(250) + 1, 1000)]
         )

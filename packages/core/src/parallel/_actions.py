@@ -1,8 +1,10 @@
-"""What the scheduler wants done; the driver does it."""
+"""What the scheduler wants done; the driver does it.
+
+Plain classes: making dataclasses of them takes most of a millisecond when they are imported.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from parallel._task import Batch
@@ -10,55 +12,82 @@ from parallel._task import Batch
 __all__ = ["Action", "Deliver", "Fail", "Finish", "GiveUp", "Kill", "Look", "Submit"]
 
 
-@dataclass(slots=True)
-class Submit:
+class _Action:
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({values})"
+
+
+class Submit(_Action):
     """Give this batch to the backend."""
 
-    batch: Batch
+    __slots__ = __match_args__ = ("batch",)
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
 
-@dataclass(slots=True)
-class Deliver:
+class Deliver(_Action):
     """Hand these results to the consumer: those of tasks `start` and following, from one batch."""
 
-    start: int
-    values: list[Any]
+    __slots__ = __match_args__ = ("start", "values")
+
+    def __init__(self, start: int, values: list[Any]) -> None:
+        self.start = start
+        self.values = values
 
 
-@dataclass(slots=True)
-class Look:
+class Look(_Action):
     """See what the worker of this batch runs since when, and tell by `on_look`."""
 
-    batch_id: int
+    __slots__ = __match_args__ = ("batch_id",)
+
+    def __init__(self, batch_id: int) -> None:
+        self.batch_id = batch_id
 
 
-@dataclass(slots=True)
-class Kill:
+class Kill(_Action):
     """End the worker of this batch; tell by `on_lost` when that is done, as for any loss."""
 
-    batch_id: int
+    __slots__ = __match_args__ = ("batch_id",)
+
+    def __init__(self, batch_id: int) -> None:
+        self.batch_id = batch_id
 
 
-@dataclass(slots=True)
-class GiveUp:
+class GiveUp(_Action):
     """Leave the worker of this batch, which cannot be killed, to itself; tell by `on_given_up` what can be saved."""
 
-    batch_id: int
+    __slots__ = __match_args__ = ("batch_id",)
+
+    def __init__(self, batch_id: int) -> None:
+        self.batch_id = batch_id
 
 
-@dataclass(slots=True)
-class Fail:
+class Fail(_Action):
     """Stop everything that is in flight and raise this error, after what was delivered."""
 
-    error: BaseException
+    __slots__ = __match_args__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
-@dataclass(slots=True)
-class Finish:
+class Finish(_Action):
     """All is delivered, or the call was closed: give the workers back."""
 
-    #: Whether something may still be running.
-    abort: bool = False
+    __slots__ = __match_args__ = ("abort",)
+
+    def __init__(self, abort: bool = False) -> None:
+        #: Whether something may still be running.
+        self.abort = abort
 
 
 Action = Submit | Deliver | Look | Kill | GiveUp | Fail | Finish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel import _outcomes, _serialize
 from parallel._codec import Codec
@@ -17,8 +17,7 @@ from parallel.errors import BackendContractError, TaskPicklingError
 __all__ = ["CallCarrier"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallCarrier:
+class CallCarrier(NamedTuple):
     """What the jobs of one call share; see `parallel._task.Carrier`."""
 
     #: For jobs that run in this process.

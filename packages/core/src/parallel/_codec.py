@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel._pickling import dumps
 
@@ -23,8 +21,7 @@ _MODULES = {"zlib": "zlib", "lz4": "lz4.frame", "zstd": "zstandard"}
 _PLAIN, _COMPRESSED = b"\0", b"\1"
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(NamedTuple):
     """Turns values into bytes and back.
 
     Parameters
@@ -130,6 +127,8 @@ def check_compression(compression: Any) -> str | None:
     if not isinstance(compression, str) or compression not in _MODULES:
         raise ValueError(f"compression must be None, {', '.join(map(repr, _MODULES))}, not {compression!r}")
     module = _MODULES[compression]
+    from importlib.util import find_spec
+
     if find_spec(module.partition(".")[0]) is None:
         raise ImportError(
             f"compression={compression!r} needs the library {module.partition('.')[0]}: "

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from parallel import _plugins
 from parallel._arguments import (
@@ -167,8 +166,7 @@ def resolve_n_jobs(explicit: Any, backend: ParallelBackendBase) -> int:
     return backend.default_n_jobs if number is None else number
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenBackend:
+class ChosenBackend(NamedTuple):
     """A backend, the name to call it by, and why it was chosen."""
 
     backend: ParallelBackendBase
@@ -397,7 +395,7 @@ class parallel_config:  # noqa: N801 - joblib's name, used like a function
         elif backend_params:
             raise ValueError(f"options ({', '.join(backend_params)}) need a backend given by name")
         self._before = ACTIVE.get()
-        ACTIVE.set(replace(self._before, **given))
+        ACTIVE.set(self._before._replace(**given))
 
     def unregister(self) -> None:
         """Bring back the settings that held before."""

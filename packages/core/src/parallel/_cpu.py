@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
-from pathlib import Path
 from time import monotonic
 
 from parallel._settings import ACTIVE
 
 __all__ = ["cpu_budget", "cpu_count", "cpu_limit"]
+
+# Not pathlib, which takes 5 ms to import.
+_Path = str | os.PathLike[str]
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -110,7 +113,7 @@ def _cgroup_quota() -> float:
     return quota
 
 
-def _read_cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def _read_cgroup_quota(root: _Path = "/sys/fs/cgroup", own: _Path = "/proc/self/cgroup") -> float:
     """Give the CPUs that the cgroup's quota amounts to, 1.5 say; infinity without one.
 
     A quota may be set on any group on the way up, so all of them are read.
@@ -120,10 +123,10 @@ def _read_cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/p
     for folder, version in _cgroup_folders(root, own):
         try:
             if version == 2:
-                quota_text, period_text = (folder / "cpu.max").read_text().split()
+                quota_text, period_text = _read(folder, "cpu.max").split()
             else:
-                quota_text = (folder / "cpu.cfs_quota_us").read_text().strip()
-                period_text = (folder / "cpu.cfs_period_us").read_text().strip()
+                quota_text = _read(folder, "cpu.cfs_quota_us").strip()
+                period_text = _read(folder, "cpu.cfs_period_us").strip()
             if quota_text not in ("max", "-1"):
                 smallest = min(smallest, int(quota_text) / int(period_text))
         except (OSError, ValueError, ZeroDivisionError):
@@ -131,32 +134,37 @@ def _read_cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/p
     return smallest
 
 
-def _cgroup_folders(root: Path, own: Path) -> list[tuple[Path, int]]:
+def _cgroup_folders(root: _Path, own: _Path) -> list[tuple[str, int]]:
     try:
-        lines = own.read_text().splitlines()
+        lines = _read(own).splitlines()
     except OSError:
         return []
-    folders: list[tuple[Path, int]] = []
+    folders: list[tuple[str, int]] = []
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
-            base, version = root, 2
+            base, version = os.fspath(root), 2
         elif "cpu" in controllers.split(","):
-            base, version = root / "cpu", 1
+            base, version = os.path.join(root, "cpu"), 1
         else:
             continue
-        relative = Path(path.lstrip("/"))
-        folders += [(base / part, version) for part in (relative, *relative.parents)]
+        parts = [part for part in path.split("/") if part]
+        folders += [(os.path.join(base, *parts[:depth]), version) for depth in range(len(parts), -1, -1)]
     return folders
 
 
 @functools.cache
 def _physical_cores() -> int | None:
     cores = set()
-    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
-        try:
-            cores.add((folder / "thread_siblings_list").read_text())
-        except OSError:
-            continue
+    root = "/sys/devices/system/cpu"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(root):
+            with contextlib.suppress(OSError):  # also of what is no CPU
+                cores.add(_read(root, name, "topology", "thread_siblings_list"))
     return len(cores) or None
+
+
+def _read(*path: _Path) -> str:
+    with open(os.path.join(*path)) as file:
+        return file.read()

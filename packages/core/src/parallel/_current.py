@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ class Place:
 CURRENT: ContextVar[Place | None] = ContextVar("parallel_current", default=None)
 
 
-@dataclass(frozen=True, slots=True)
 class CurrentTask:
     """The task that runs here; made by `current_task`.
 
@@ -66,13 +64,22 @@ class CurrentTask:
         Number of its worker, 0 to n_jobs - 1: no two tasks that run at a time have the same.
     backend : str
         Name of the backend; "sequential" for a call that runs in its caller.
+    seed
+        Of the call; None if it has none.
     """
 
-    index: int
-    attempt: int
-    worker: int
-    backend: str
-    _seed: Any = field(default=None, repr=False)
+    __slots__ = ("attempt", "backend", "index", "seed", "worker")
+
+    def __init__(self, index: int, attempt: int, worker: int, backend: str, seed: Any = None) -> None:
+        self.index = index
+        self.attempt = attempt
+        self.worker = worker
+        self.backend = backend
+        self.seed = seed
+
+    def __repr__(self) -> str:
+        place = f"index={self.index}, attempt={self.attempt}, worker={self.worker}, backend={self.backend!r}"
+        return f"CurrentTask({place})"
 
     def rng(self, seed: int | Sequence[int] | np.random.SeedSequence | None = None) -> np.random.Generator:
         """Give a generator of random numbers that is this task's own.
@@ -93,7 +100,7 @@ class CurrentTask:
         """
         import numpy as np
 
-        given = seed if seed is not None else self._seed
+        given = seed if seed is not None else self.seed
         parent = given if isinstance(given, np.random.SeedSequence) else np.random.SeedSequence(given)
         own = np.random.SeedSequence(
             parent.entropy, spawn_key=(*parent.spawn_key, self.index), pool_size=parent.pool_size

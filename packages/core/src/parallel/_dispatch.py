@@ -7,8 +7,7 @@ failures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel._batching import Batching, FixedBatching, SingleBatching
 from parallel._lanes import Lanes
@@ -22,8 +21,7 @@ __all__ = ["Dispatch", "Flight", "Window"]
 _READ_AHEAD = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """How much may run beyond what was consumed."""
 
     batches: int

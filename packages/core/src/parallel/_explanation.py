@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel._arguments import evaluate_pre_dispatch
 from parallel._config import DEFAULTS, N_JOBS_VARIABLE, ChosenBackend
@@ -110,8 +109,7 @@ class Origin:
         return "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What `Parallel` has resolved.
 
     Attributes

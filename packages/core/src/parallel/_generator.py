@@ -10,7 +10,6 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from operator import length_hint
 from queue import SimpleQueue
 from typing import Any
@@ -23,9 +22,11 @@ from parallel._scheduler import State
 __all__ = ["GeneratorSink", "OwnedCall"]
 
 
-@dataclass(slots=True)
 class _End:
-    error: BaseException | None
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
 
     def take_error(self) -> BaseException:
         """Give the error, which is about to have whoever raises it in its traceback, and forget it."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel import errors
 from parallel._current import CURRENT, Place
@@ -20,8 +19,7 @@ from parallel._task import describe_function
 __all__ = ["InlineCalls", "InlinePolicy", "run_in_caller"]
 
 
-@dataclass(frozen=True, slots=True)
-class InlinePolicy:
+class InlinePolicy(NamedTuple):
     """What of the settings of `Parallel` matters here; limits are seen to when a task returns, nobody can end it."""
 
     task_seconds: float | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 import sys
 import threading
 import warnings
@@ -20,7 +19,7 @@ EXITING = "the interpreter is exiting and starts no threads or processes any mor
 @functools.cache
 def process_token() -> str:
     """Give what nobody else can know, and no other process has."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel._task import Batch
 
 __all__ = ["Limits", "Watch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The time limits of a call.
 
     Parameters

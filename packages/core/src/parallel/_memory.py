@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel._exports import Export, Exports, max_regions
 from parallel._region import Folder, Region
@@ -21,8 +21,7 @@ _TRUSTED_AFTER = 16
 NO_LIMIT = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
+class Sharing(NamedTuple):
     """How large data travels between processes of one host.
 
     Attributes

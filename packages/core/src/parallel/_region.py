@@ -13,10 +13,7 @@ import contextlib
 import itertools
 import mmap
 import os
-import secrets
-import shutil
 import sys
-import tempfile
 import weakref
 from functools import cache
 from typing import NamedTuple
@@ -88,15 +85,19 @@ class Folder:
         """
         if self._path is None:
             parent = self._parent or os.environ.get(FOLDER_VARIABLE) or None
+            import tempfile  # like shutil below: 5 ms, and most programs need no folder
+
             self._path = tempfile.mkdtemp(prefix="parallel-", dir=parent)
             _folders.add(self)
-        path = os.path.join(self._path, secrets.token_hex(8))
+        path = os.path.join(self._path, os.urandom(8).hex())
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_FLAGS, 0o600), path
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
         path, self._path = self._path, None
         if path is not None and self._process == os.getpid():
+            import shutil
+
             _folders.discard(self)
             shutil.rmtree(path, ignore_errors=True)
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from parallel.errors import ParallelError, annotate
+
+if TYPE_CHECKING:
+    import random
 
 __all__ = ["Attempts", "Retry"]
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class _RetryFields(NamedTuple):
+    attempts: int
+    on: tuple[type[BaseException], ...]
+    backoff_seconds: float
+    jitter: float
+
+
+class Retry(_RetryFields):
     """How often, on which failures and after which delay a task runs again.
 
     Parameters
@@ -34,26 +41,28 @@ class Retry:
         If a value is out of range, or `on` holds something that is no exception type.
     """
 
-    attempts: int = 3
-    on: tuple[type[BaseException], ...] = (BaseException,)
-    backoff_seconds: float = 0.0
-    jitter: float = 0.0
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        attempts: Any = self.attempts
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ValueError(f"attempts must be an integer of at least 1, not {self.attempts!r}")
-        kinds: Any = self.on
-        if not isinstance(kinds, tuple):
-            kinds = (kinds,)
+    def __new__(
+        cls,
+        attempts: int = 3,
+        on: type[BaseException] | tuple[type[BaseException], ...] = (BaseException,),
+        backoff_seconds: float = 0.0,
+        jitter: float = 0.0,
+    ) -> Self:
+        """Check the values."""
+        number: Any = attempts
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"attempts must be an integer of at least 1, not {attempts!r}")
+        kinds: Any = on if isinstance(on, tuple) else (on,)
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise TypeError(f"on must hold exception types, not {kind!r}")
-        object.__setattr__(self, "on", kinds)
-        if not self.backoff_seconds >= 0:
-            raise ValueError(f"backoff_seconds must be at least 0, not {self.backoff_seconds!r}")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter must be between 0 and 1, not {self.jitter!r}")
+        if not backoff_seconds >= 0:
+            raise ValueError(f"backoff_seconds must be at least 0, not {backoff_seconds!r}")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be between 0 and 1, not {jitter!r}")
+        return super().__new__(cls, attempts, kinds, backoff_seconds, jitter)
 
     def covers(self, error: BaseException) -> bool:
         """Tell whether a task may run again after this error."""
@@ -86,6 +95,8 @@ class Attempts:
         if count < self.retry.attempts and self.retry.covers(error):
             self._counts[index] = count
             if self._generator is None:
+                import random  # takes milliseconds, and most calls try nothing again
+
                 # Only delays come from it, so its seed does not matter; fixed, so that a schedule can be run again.
                 self._generator = random.Random(0)  # noqa: S311
             return self.retry.delay_seconds(count, self._generator)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 __all__ = ["ACTIVE", "BUSY", "UNSET", "Settings", "Unset"]
 
@@ -28,12 +27,7 @@ class Unset(enum.Enum):
 UNSET: Final = Unset.UNSET
 
 
-def _no_options() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `parallel_config` sets; a field that is UNSET leaves the default.
 
     `backend` is a name, an instance of ParallelBackendBase or a multiprocessing context; it is Any here because this
@@ -41,7 +35,7 @@ class Settings:
     """
 
     backend: Any = UNSET
-    backend_options: Mapping[str, Any] = field(default_factory=_no_options)
+    backend_options: Mapping[str, Any] = MappingProxyType({})
     n_jobs: int | None | Literal[Unset.UNSET] = UNSET
     return_as: str | Literal[Unset.UNSET] = UNSET
     verbose: int | Literal[Unset.UNSET] = UNSET
@@ -70,7 +64,7 @@ class Settings:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels to workers: a mapping proxy cannot be pickled, and what is UNSET need not be.
-        fields = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not UNSET}
+        fields = {name: getattr(self, name) for name in self._fields if getattr(self, name) is not UNSET}
         fields["backend_options"] = dict(self.backend_options)
         return _make_settings, (fields,)
 

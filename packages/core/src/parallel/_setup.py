@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel import errors
 from parallel._batching import MAX_BATCH, AdaptiveBatching, BackendBatching, Batching, FixedBatching, SingleBatching
@@ -47,8 +46,7 @@ WINDOW_TASKS = 10_000
 DEFAULT_DEPTH = 2
 
 
-@dataclass(frozen=True, slots=True)
-class CallPlan:
+class CallPlan(NamedTuple):
     """What a call needs to know, all of it resolved.
 
     Attributes
@@ -252,7 +250,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     nested, caps = plan.terms
     header = CallHeader(
         # Another host has CPUs of its own.
-        nested if is_near else replace(nested, cpus=0),
+        nested if is_near else nested._replace(cpus=0),
         stop_on_failure,
         board=sight.address,
         sharing=sharing,

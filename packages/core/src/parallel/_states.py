@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 __all__ = ["TERMINAL", "Faults", "State"]
 
@@ -26,8 +26,7 @@ class State(enum.Enum):
 TERMINAL = frozenset({State.FINISHED, State.FAILED, State.CLOSED})
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
+class Faults(NamedTuple):
     """What a backend does about faults; see the capabilities of `ParallelBackendBase`.
 
     Attributes
@@ -50,4 +49,4 @@ class Faults:
 
     def blind(self) -> Faults:
         """Give the same, where it has turned out that starts cannot be seen."""
-        return replace(self, sees_starts=False)
+        return self._replace(sees_starts=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 __all__ = ["descendants", "kill_process_tree"]
 
@@ -33,7 +32,8 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             for thread in os.listdir(threads):
                 with contextlib.suppress(OSError):
-                    children = [int(text) for text in Path(threads, thread, "children").read_text().split()]
+                    with open(f"{threads}/{thread}/children") as file:
+                        children = [int(text) for text in file.read().split()]
                     found += children
                     waiting += children
     return found
