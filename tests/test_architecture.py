@@ -57,6 +57,7 @@ CORE_LAYERS = [
         "_current",
         "_delayed",
         "_inner_threads",
+        "_installed",
         "_late",
         "_pickling",
         "_region",

@@ -6,9 +6,8 @@ import os
 import pickle
 import signal
 import socket
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from parallel.backend import end_with_process, run_payload
 from parallel_backend_mp._frames import READY, STOP, FrameReader, pack
@@ -17,8 +16,7 @@ from parallel_backend_mp._importing import forget_imports
 __all__ = ["WorkerSetup", "serve"]
 
 
-@dataclass(frozen=True)
-class WorkerSetup:
+class WorkerSetup(NamedTuple):
     """What a worker is to do when it starts.
 
     Attributes
@@ -38,7 +36,7 @@ class WorkerSetup:
     caller: int
     environment: dict[str, str]
     initializer: bytes | None = None
-    inherited: Sequence[int] = field(default=())
+    inherited: Sequence[int] = ()
     is_forked: bool = False
 
 
@@ -60,6 +58,8 @@ def serve(sock: socket.socket, setup: WorkerSetup) -> None:
             function, args = pickle.loads(setup.initializer)  # noqa: S301 - from our own caller
             function(*args)
     except BaseException:
+        import traceback  # takes milliseconds, which a worker seldom needs
+
         _send(sock, traceback.format_exc().encode(errors="replace"))
         return
     if _send(sock, READY):

@@ -6,16 +6,17 @@ Nothing is scanned before the first question, and only the backend that is asked
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from parallel import _installed
 from parallel.backend import ParallelBackendBase
 from parallel.errors import BackendConflictError, BackendNotFoundError
 
 if TYPE_CHECKING:
     import pluggy
-    from importlib_metadata import EntryPoint
+
+    from parallel._installed import EntryPoint
 
 __all__ = [
     "BUILT_IN",
@@ -96,10 +97,8 @@ def register_parallel_backend(name: str, factory: BackendFactory, make_default: 
 
 @functools.cache
 def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
-    import importlib_metadata
-
     found: dict[str, list[EntryPoint]] = {}
-    for entry_point in importlib_metadata.entry_points(group=group):
+    for entry_point in _installed.entry_points(group):
         found.setdefault(entry_point.name, []).append(entry_point)
     return found
 
@@ -111,7 +110,7 @@ def _distribution(entry_point: EntryPoint) -> str:
 
 def _single(name: str, candidates: list[EntryPoint]) -> EntryPoint:
     """Give the entry point; one distribution found twice on sys.path counts once, two distributions are an error."""
-    owners = {re.sub(r"[-_.]+", "-", _distribution(found)).lower(): _distribution(found) for found in candidates}
+    owners = {_installed.normalized(_distribution(found)): _distribution(found) for found in candidates}
     if len(owners) > 1:
         names = tuple(sorted(owners.values()))
         raise BackendConflictError(
@@ -155,6 +154,7 @@ def backend_factory(name: str) -> BackendFactory:
     candidates = _entry_points(BACKEND_GROUP).get(name)
     if candidates is None:
         # Something may have been installed since the scan (a notebook runs for days).
+        _installed.forget()
         _entry_points.cache_clear()
         candidates = _entry_points(BACKEND_GROUP).get(name)
     if candidates is None:
