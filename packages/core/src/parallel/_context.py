@@ -164,13 +164,19 @@ def _pack_filters(filters: list[Any]) -> bytes | None:
     global _pickled_filters
     known, data = _pickled_filters
     if data is None or known != filters:
-        _pickled_filters = filters, data = filters, _try_dumps(filters)
+        # Of the default ones one speaks of __main__, but only a category can be something that lives there; to find
+        # that out would import cloudpickle in every program.
+        is_plain = "cloudpickle" not in sys.modules and all(
+            getattr(category, "__module__", "__main__") != "__main__" for _, _, category, *_ in filters
+        )
+        data = _try_dumps(filters, pickle.dumps if is_plain else dumps)
+        _pickled_filters = filters, data
     return data
 
 
-def _try_dumps(value: object) -> bytes | None:
+def _try_dumps(value: object, how: Callable[[object], bytes] = dumps) -> bytes | None:
     try:
-        return dumps(value)
+        return how(value)
     except Exception:
         return None
 

@@ -66,14 +66,16 @@ class CallHeader(NamedTuple):
         global _packed
         context = self.context
         header = self._replace(context=context.carried()) if isinstance(context, Captured) else self
+        if not header._is_constant():
+            return dumps(header)
         known, data = _packed
-        if known != header or not header._is_constant():
-            data = dumps(header)
-            _packed = header if header._is_constant() else None, data
+        if known != header:
+            data = pickle.dumps(header, protocol=5)  # nothing in it is the user's, but as bytes
+            _packed = header, data
         return data
 
     def _is_constant(self) -> bool:
-        """Tell whether nothing in it can have changed while it stays equal to itself."""
+        """Tell whether there are no objects of the user's in it, which may change while they stay what they are."""
         nested = self.nested
         is_plain = isinstance(nested.backend, str) and not nested.backend_options
         return is_plain and self.codec is None and isinstance(self.seed, int | None)
