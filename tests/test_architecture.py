@@ -26,6 +26,7 @@ CORE_LAYERS = [
     {"_generator", "_inline"},
     {"_progress"},
     {"_call"},
+    {"_experience"},
     {"_scheduler"},
     {"_dispatch"},
     {"_actions", "_batching", "_lanes", "_limits", "_pending", "_results", "_states"},

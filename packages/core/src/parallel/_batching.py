@@ -72,6 +72,8 @@ class _Measured:
     def __init__(self) -> None:
         self.task_seconds: float | None = None
         self.round_trip_seconds = FIRST_ROUND_TRIP_SECONDS
+        #: The shortest one so far; None before there was one. Those of large batches have their pickling in them.
+        self.least_round_trip_seconds: float | None = None
 
     def _learn(self, done: int, seconds: float, round_trip_seconds: float | None) -> None:
         if done:
@@ -83,6 +85,9 @@ class _Measured:
             # Mostly the smallest one seen: what is above it is waiting for a processor, or a worker's start, which
             # larger batches would not save. Drifts up, so that a slow network is believed after some batches.
             self.round_trip_seconds = max(min(round_trip_seconds, self.round_trip_seconds * 1.5), 1e-5)
+            least = self.least_round_trip_seconds
+            if least is None or round_trip_seconds < least:
+                self.least_round_trip_seconds = max(round_trip_seconds, 1e-5)
 
     def _queues(self, size: int) -> bool:
         if self.task_seconds is None:
@@ -145,6 +150,16 @@ class AdaptiveBatching(_Measured):
         self._max_size = max(max_size, 1)
         self._size = 1
 
+    def start_with(self, task_seconds: float, round_trip_seconds: float) -> None:
+        """Begin with what is known of such tasks, instead of finding it out by small batches."""
+        self.task_seconds = task_seconds
+        self.round_trip_seconds = round_trip_seconds
+        self._size = self._ideal()
+
+    def _ideal(self) -> int:
+        assert self.task_seconds is not None
+        return max(min(int(self.target_seconds / self.task_seconds), self._max_size), 1)
+
     @property
     def target_seconds(self) -> float:
         """How long a batch should last."""
@@ -172,8 +187,7 @@ class AdaptiveBatching(_Measured):
         """Learn from a batch; see `Batching`."""
         self._learn(done, seconds, round_trip_seconds)
         if self.task_seconds is not None:
-            ideal = int(self.target_seconds / self.task_seconds)
-            self._size = max(min(ideal, max(GROWTH * sent, self._size), self._max_size), 1)
+            self._size = min(self._ideal(), max(GROWTH * sent, self._size))
 
     def queues(self) -> bool:
         """Tell whether to queue; see `Batching`."""

@@ -15,6 +15,7 @@ from parallel._call import Call, Sink
 from parallel._carrier import CallCarrier
 from parallel._codec import Codec
 from parallel._context import Captured
+from parallel._experience import HeadStart
 from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
 from parallel._inner_threads import CallThreads
@@ -118,7 +119,8 @@ class _ListSink:
 class _Session:
     """The beginning and the end of a call, for the backend and the plugins."""
 
-    def __init__(self, plan: CallPlan, call: Call, info: Any) -> None:
+    def __init__(self, plan: CallPlan, call: Call, info: Any, head_start: HeadStart | None) -> None:
+        self._head_start = head_start
         self._plan = plan
         self._call = call
         self._info = info
@@ -134,6 +136,8 @@ class _Session:
         if self._plan.hook is not None:
             self._plan.hook.parallel_call_finished(call=self._info, error=error)
         parallel, scheduler = self._plan.parallel, self._call.scheduler
+        if self._head_start is not None:
+            self._head_start.end(scheduler.state)
         if scheduler.state is State.FINISHED and parallel.n_tasks is None:
             parallel.n_tasks = scheduler.n_read  # only now known, for the last line
             if self._plan.prints:
@@ -190,10 +194,16 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
     sight = _sight(plan, depth, began_at)
     carrier = _carrier(plan, sight)
     is_blind = plan.task_seconds is not None and not sight.sees_starts
+    # Where nobody sees when a task inside a batch begins, the limit of a task has to be that of its batch.
+    policy = FixedBatching(1) if is_blind else _batching(plan, is_list)
+    batching = _single(policy, source, carrier)
+    head_start = None
+    if isinstance(policy, AdaptiveBatching) and batching.reads_ahead:
+        head_start = HeadStart(plan.backend_name, policy, source.total)
+        source.begin = head_start.begin
     scheduler = Scheduler(
         n_jobs=plan.n_jobs,
-        # Where nobody sees when a task inside a batch begins, the limit of a task has to be that of its batch.
-        batching=_single(FixedBatching(1) if is_blind else _batching(plan, is_list), source, carrier),
+        batching=batching,
         results=UnorderedResults() if plan.return_as == "generator_unordered" else OrderedResults(),
         pre_dispatch=plan.pre_dispatch,
         depth=1 if is_blind else depth,
@@ -225,7 +235,7 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
         abort_backend=plan.abort,
         may_be_closed=not is_list,
     )
-    return call, _Session(plan, call, info)
+    return call, _Session(plan, call, info, head_start)
 
 
 def _sight(plan: CallPlan, depth: int, began_at: float) -> Sight:

@@ -48,6 +48,8 @@ class Source:
         self._iterator: Iterator[Any] = iter(tasks)
         self._n_read = 0
         self._piece = 1
+        #: Told the function and the arguments of the first task; says how many to read at first.
+        self.begin: Callable[[Callable[..., Any] | None, Iterable[Any]], int] | None = None
 
     @classmethod
     def of_calls(cls, tasks: Iterable[Any]) -> Source:
@@ -84,6 +86,8 @@ class Source:
         exhausted = False
         error: BaseException | None = None
         try:
+            if self.begin is not None:
+                count = max(count, self._begin(tasks))
             exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count)
         except Exception as raised:
             error = raised
@@ -96,8 +100,21 @@ class Source:
         self._n_read += len(tasks)
         return tasks, exhausted, error
 
+    def _begin(self, tasks: list[Any]) -> int:
+        """Read the first task, and give how many are to be read with it."""
+        begin, self.begin = self.begin, None
+        tasks.extend(islice(self._iterator, 1))
+        if begin is None or not tasks:
+            return 1
+        if self.kind is not Kind.CALLS:
+            return begin(self.function, tasks if self.kind is Kind.ITEMS else tasks[0])
+        if _find_wrong(tasks) is not None:
+            return 1
+        function, args, kwargs = tasks[0]
+        return begin(function, args) if not kwargs else 1
+
     def _read_plain(self, tasks: list[Any], count: int) -> bool:
-        tasks.extend(islice(self._iterator, count))
+        tasks.extend(islice(self._iterator, count - len(tasks)))
         return len(tasks) < count or not length_hint(self._iterator, 1)  # a subclass may have an iterator of its own
 
     def _read_paced(self, tasks: list[Any], count: int) -> bool:

@@ -1,0 +1,77 @@
+"""What calls have shown of functions: how long a task lasts, and a round trip. Where the next call begins.
+
+Without it every call would find that out again with batches of one task, then eight, and so on: for a thousand short
+tasks that is most of the time. A guess that turns out wrong costs what a batch that is cut short costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from parallel._batching import AdaptiveBatching
+from parallel._states import State
+
+__all__ = ["HeadStart"]
+
+#: So many functions are remembered, those of which there was news last.
+MAX_FUNCTIONS = 128
+
+#: By backend, and by what stands for the function: seconds of a task and of a round trip.
+_known: dict[tuple[str, object], tuple[float, float]] = {}
+
+#: Arguments of which many may be read before the first was sent: they cannot change, and are small.
+_SMALL = frozenset({bool, bytes, complex, float, int, str, type(None)})
+_MAX_LENGTH = 1000
+
+
+class HeadStart:
+    """Lets a call begin with what earlier calls of its function have shown, and remembers what it has shown itself.
+
+    Parameters
+    ----------
+    backend_name
+        The same function may take another time on another backend.
+    batching
+        The policy of the call.
+    total
+        Length of the input, if known.
+    """
+
+    def __init__(self, backend_name: str, batching: AdaptiveBatching, total: int | None) -> None:
+        self._backend_name = backend_name
+        self._batching = batching
+        self._total = total
+        self._key: tuple[str, object] | None = None
+
+    def begin(self, function: Callable[..., Any] | None, args: Iterable[Any]) -> int:
+        """Tell how many tasks to read at first; called with the first of them."""
+        if type(function) is FunctionType:
+            self._key = self._backend_name, function.__code__  # functions that are made anew have it in common
+        elif type(function) is BuiltinFunctionType:
+            self._key = self._backend_name, function
+        known = _known.get(self._key) if self._key is not None else None
+        if known is None or not all(map(_is_small, args)):
+            return 1
+        self._batching.start_with(*known)
+        return self._batching.next_size(self._total)
+
+    def end(self, state: State) -> None:
+        """Remember how long tasks took; called when the call is over."""
+        seconds, round_trip = self._batching.task_seconds, self._batching.least_round_trip_seconds
+        if self._key is None or seconds is None or round_trip is None or state is not State.FINISHED:
+            return
+        known = _known.pop(self._key, None)
+        if known is not None:
+            # A call may be one large batch. Drifts up as within a call, should the way have become longer.
+            round_trip = min(round_trip, known[1] * 1.1)
+        _known[self._key] = seconds, round_trip
+        if len(_known) > MAX_FUNCTIONS:
+            with contextlib.suppress(KeyError, RuntimeError, StopIteration):  # another thread does the same
+                del _known[next(iter(_known))]
+
+
+def _is_small(value: object) -> bool:
+    return type(value) in _SMALL and (not isinstance(value, bytes | str) or len(value) <= _MAX_LENGTH)
