@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel._batching import AdaptiveBatching, BackendBatching, FixedBatching
+from parallel._batching import MAX_BATCH_BYTES, AdaptiveBatching, BackendBatching, FixedBatching
 
 ROUND_TRIP = 0.0002
 
@@ -160,3 +160,28 @@ def test_whatever_is_measured_the_size_stays_between_one_and_the_largest(
 def test_the_repr_tells_the_size() -> None:
     assert repr(FixedBatching(3)) == "<FixedBatching 3>"
     assert repr(AdaptiveBatching(2, 100)) == "<AdaptiveBatching 1 of at most 100>"
+
+
+# -- what batches weigh ------------------------------------------------------------------------------------------------
+
+
+def test_batches_of_heavy_tasks_stay_small_however_short_the_tasks_are() -> None:
+    batching = AdaptiveBatching(2, bytes_per_task=lambda: 1_000_000)
+    for _ in range(10):
+        batching.record(batching.next_size(None), 1, 1e-7, 1e-4)
+    assert batching.next_size(None) == MAX_BATCH_BYTES // 1_000_000
+
+
+def test_of_the_heaviest_tasks_two_go_together() -> None:
+    batching = AdaptiveBatching(2, bytes_per_task=lambda: 10 * MAX_BATCH_BYTES)
+    assert batching.next_size(None) == 1
+    batching.record(1, 1, 1e-7, 1e-4)
+    assert batching.next_size(None) == 2
+
+
+def test_light_tasks_are_not_held_back_by_their_weight() -> None:
+    weighed, other = AdaptiveBatching(2, bytes_per_task=lambda: 1.0), AdaptiveBatching(2)
+    for _ in range(10):
+        for batching in (weighed, other):
+            batching.record(batching.next_size(None), 1, 1e-7, 1e-4)
+    assert weighed.next_size(None) == other.next_size(None) > 100

@@ -739,3 +739,23 @@ def test_a_header_with_what_may_change_is_pickled_each_time() -> None:
     header.pack()
     options["a"] = 2
     assert pickle.loads(header.pack()).nested.backend_options["a"] == 2
+
+
+# -- the weight --------------------------------------------------------------------------------------------------------
+
+
+def weigh(arguments: list[Any]) -> float:
+    encoder = Encoder(header())
+    encoder.encode(Batch(0, 0, [(len, (argument, number), {}) for number, argument in enumerate(arguments)]))
+    return encoder.bytes_per_task
+
+
+def test_a_task_weighs_what_it_brings_along() -> None:
+    assert weigh([np.ones(1_000_000) * i for i in range(4)]) == pytest.approx(8_000_000, rel=0.01)
+    assert weigh([bytes(1_000_000 + i) for i in range(8)]) == pytest.approx(1_000_000, rel=0.01)
+    assert weigh([1, 2, 3, 4]) < 1000
+
+
+def test_what_all_tasks_have_in_common_weighs_nothing() -> None:
+    assert weigh([np.ones(1_000_000)] * 4) == 0
+    assert weigh([np.ones(1_000_000)]) == pytest.approx(8_000_000, rel=0.01)

@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -680,3 +681,25 @@ def test_what_cannot_be_sent_back_costs_its_own_result(arguments: dict[str, Any]
     )
     assert isinstance(results[1], Exception)
     assert all((result[0] == i).all() for i, result in enumerate(results) if i != 1)
+
+
+# -- how much is on its way --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_nbytes", [None, 1000])
+def test_arrays_that_are_made_one_by_one_are_not_all_in_memory_at_a_time(max_nbytes: int | None) -> None:
+    alive: dict[int, Any] = {}
+    most = 0
+
+    def arrays() -> Iterator[Any]:
+        nonlocal most
+        for number in range(300):
+            array = np.full(125_000, float(number))
+            alive[number] = weakref.ref(array, lambda _, number=number: alive.pop(number))
+            most = max(most, len(alive))
+            yield delayed(len)(array)
+
+    results = Parallel(n_jobs=2, backend="mp", max_nbytes=max_nbytes)(arrays())
+    assert results == [125_000] * 300
+    # A batch of 16 MB waits, and two for each worker are on their way; what is behind is freed as it comes back.
+    assert most <= 6 * 16

@@ -35,6 +35,10 @@ GROWTH = 8
 #: results back and take memory.
 MAX_BATCH = 8192
 
+#: The most that the arguments of a batch may take: how long tasks run says nothing of it, and so many of them, times
+#: what is in flight, are in memory at a time. Writing 16 MB takes a few milliseconds, which pays for dispatch.
+MAX_BATCH_BYTES = 16_000_000
+
 #: A second batch waits at the worker if a batch is shorter than this many round trips; else fetching the next one
 #: costs less than 1 % of the time, and a task that waits behind a slow one could have run elsewhere.
 QUEUE_BELOW_ROUND_TRIPS = 100
@@ -142,10 +146,15 @@ class AdaptiveBatching(_Measured):
         Number of workers among which the end of a sized input is divided.
     max_size
         The largest batch.
+    bytes_per_task
+        Tells what a task took lately to be sent; 0 where that is not known, or nothing.
     """
 
-    def __init__(self, n_jobs: int, max_size: int = MAX_BATCH) -> None:
+    def __init__(
+        self, n_jobs: int, max_size: int = MAX_BATCH, bytes_per_task: Callable[[], float] = lambda: 0.0
+    ) -> None:
         super().__init__()
+        self._bytes_per_task = bytes_per_task
         self._n_jobs = n_jobs
         self._max_size = max(max_size, 1)
         self._size = 1
@@ -177,6 +186,8 @@ class AdaptiveBatching(_Measured):
         of what is left (guided self-scheduling), but no shorter than a round trip.
         """
         size = self._size
+        if size > 1 and size * (weight := self._bytes_per_task()) > MAX_BATCH_BYTES:
+            size = max(int(MAX_BATCH_BYTES / weight), 2)  # with one nobody can tell whether it is one for all
         if remaining is not None and self.task_seconds is not None:
             fair = math.ceil(remaining / (2 * self._n_jobs))
             floor = int(self.round_trip_seconds / self.task_seconds)

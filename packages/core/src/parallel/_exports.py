@@ -100,6 +100,8 @@ class Export(Parcel):
         #: Batches that use it besides the one it is of, and whether there will be no more.
         self.n_holders = 0
         self.is_retired = False
+        #: How much goes through it, also what was there already.
+        self.n_bytes = 0
         self._used: dict[int, _Copy] = {}
         self._shelves: dict[int, int] = {}
 
@@ -111,6 +113,7 @@ class Export(Parcel):
     def place(self, data: memoryview, owner: object, key: Hashable = None) -> Location | None:
         """Write bytes, if they are not there yet; see `Parcel`."""
         copy = self._exports.find(data, owner, key, self)
+        self.n_bytes += data.nbytes
         if copy is None:
             return None
         if id(copy) not in self._used:

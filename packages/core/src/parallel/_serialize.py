@@ -42,6 +42,13 @@ __all__ = [
 MAX_FUNCTIONS = 32
 
 
+#: A batch with less than that may be of any size.
+_HEAVY_BYTES = 4_000_000
+
+#: Types of arguments that are never large.
+_SMALL = frozenset({bool, complex, float, int, type(None)})
+
+
 class Header(Protocol):
     """What the worker needs to know for every batch of a call."""
 
@@ -100,6 +107,8 @@ class Encoder:
         self._functions: dict[int, tuple[int, object, bytes | Packed]] = {}
         # Counted apart: an executor may pickle in several threads, and two functions must never have one number.
         self._numbers = itertools.count()
+        #: What each task of the last batch has brought along, in bytes; 0 before there was one.
+        self.bytes_per_task = 0.0
         self._by_value = False
         self._is_refused = False
         # What they have sent apart, by identity.
@@ -162,7 +171,12 @@ class Encoder:
             batch.lane,
             batch.attempts,
         )
-        return pickle.dumps(tuple(fields), protocol=5)
+        data = pickle.dumps(tuple(fields), protocol=5)
+        n_bytes = len(data) + (export.n_bytes if export is not None else 0)
+        if n_bytes > _HEAVY_BYTES and len(batch) > 1 and not _has_data_for_each(batch):
+            n_bytes = 0  # most of it is one for all
+        self.bytes_per_task = n_bytes / len(batch)
+        return data
 
     def encode_excuse(self, batch: Batch, error: TaskPicklingError) -> bytes:
         """Make a payload whose outcome is `error`, for executors that pickle where nobody could catch it."""
@@ -278,6 +292,13 @@ class Encoder:
             task_index=batch.start,
             path="",
         )
+
+
+def _has_data_for_each(batch: Batch) -> bool:
+    """Tell whether the arguments that may be large are as many as the tasks."""
+    calls = (batch.call_at(position) for position in range(len(batch)))
+    values = (value for _, args, kwargs in calls for value in (*args, *kwargs.values()))
+    return len({id(value) for value in values if type(value) not in _SMALL}) >= len(batch)
 
 
 def _as_columns(batch: Batch) -> tuple[object, Sequence[Sequence[Any]]] | None:

@@ -195,7 +195,7 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
     carrier = _carrier(plan, sight)
     is_blind = plan.task_seconds is not None and not sight.sees_starts
     # Where nobody sees when a task inside a batch begins, the limit of a task has to be that of its batch.
-    policy = FixedBatching(1) if is_blind else _batching(plan, is_list)
+    policy = FixedBatching(1) if is_blind else _batching(plan, is_list, carrier.encoder)
     batching = _single(policy, source, carrier)
     head_start = None
     if isinstance(policy, AdaptiveBatching) and batching.reads_ahead:
@@ -290,13 +290,13 @@ def busy_mark(backend: ParallelBackendBase) -> tuple[int, int]:
     return os.getpid(), id(backend.worker_owner)
 
 
-def _batching(plan: CallPlan, is_list: bool) -> Batching:
+def _batching(plan: CallPlan, is_list: bool, encoder: Encoder) -> Batching:
     if plan.batch_size is not None:
         return FixedBatching(plan.batch_size)
     if plan.backend.compute_batch_size() is not None:
         return BackendBatching(plan.backend.compute_batch_size)
     largest = MAX_BATCH if is_list else max(min(MAX_BATCH, WINDOW_TASKS // (2 * plan.n_jobs)), 1)
-    return AdaptiveBatching(plan.n_jobs, largest)
+    return AdaptiveBatching(plan.n_jobs, largest, lambda: encoder.bytes_per_task)
 
 
 def _single(batching: Batching, source: Source, carrier: CallCarrier) -> Batching:
