@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator
+from itertools import chain
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -105,15 +106,32 @@ class CallPlan(NamedTuple):
         return self.task_seconds is not None or self.retry.attempts > 1 or self.return_exceptions
 
 
+#: How many results are kept together.
+_PIECE = 4096
+
+
 class _ListSink:
-    """Collects results, which the scheduler delivers in order."""
+    """Collects results, which the scheduler delivers in order.
+
+    In tuples: those of plain values are left alone by the garbage collector, which would look through a list of a
+    million results again and again while the call goes on.
+    """
 
     def __init__(self) -> None:
-        self.values: list[Any] = []
+        self._pieces: list[tuple[Any, ...]] = []
+        self._open: list[Any] = []
 
     def deliver(self, start: int, values: list[Any]) -> None:
         """Take the results of one fragment."""
-        self.values.extend(values)
+        self._open += values
+        if len(self._open) >= _PIECE:
+            self._pieces.append(tuple(self._open))
+            self._open = []
+
+    def take(self) -> list[Any]:
+        """Give all results, and forget them."""
+        pieces, rest, self._pieces, self._open = self._pieces, self._open, [], []
+        return [*chain.from_iterable(pieces), *rest] if pieces else rest
 
 
 class _Session:
@@ -154,14 +172,13 @@ def run_list(plan: CallPlan, source: Source) -> list[Any]:
         call.run()
     except BaseException as raised:
         error = raised
-        keep_partial(raised, {**dict(enumerate(sink.values)), **call.scheduler.held_results(forget=True)})
-        sink.values = []  # from now on the error has them, and nobody else
+        # From now on the error has them, and nobody else.
+        keep_partial(raised, {**dict(enumerate(sink.take())), **call.scheduler.held_results(forget=True)})
         raise
     finally:
         session.end(error)
         error = None  # no cycle between the error, its traceback and this frame
-    values, sink.values = sink.values, []  # whoever still has the call does not have its results
-    return values
+    return sink.take()  # whoever still has the call does not have its results
 
 
 def make_generator(
