@@ -335,3 +335,38 @@ def test_the_end_of_a_block_ends_its_generator(return_as: str) -> None:
     closed(leave)
     with pytest.raises(RuntimeError, match="block"):
         list(results[0])
+
+
+# -- an interrupt while the owner is started ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_an_interrupt_while_the_owner_is_started_gives_the_workers_back_once(
+    has_begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_start = threading.Thread.start
+    late: list[threading.Thread] = []
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        if thread.name != OWNER:
+            real_start(thread)
+            return
+        if has_begun:
+            real_start(thread)
+            thread.join()  # or it would be for chance to say how far it has come
+        else:
+            late.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_interrupted)
+    backend = HereBackend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(KeyboardInterrupt):
+            start(tasks_of(3), backend=backend)
+    monkeypatch.undo()
+    for thread in late:  # it may begin after all
+        thread.start()
+        thread.join()
+    assert backend.log.count("terminate") == 1
+    assert backend.log.count("stop_call") == 1

@@ -68,7 +68,7 @@ class Program:
         )
         file.write_text(text, "utf-8")
         self._process = subprocess.Popen(
-            [sys.executable, str(file)],
+            [sys.executable, "-X", "faulthandler", str(file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -120,7 +120,19 @@ def members_of(session: int) -> list[int]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=50)
+    """Wait for the end of a program.
+
+    Raises
+    ------
+    AssertionError
+        If it does not come; with the stacks of its threads, which faulthandler prints.
+    """
+    try:
+        out, err = process.communicate(timeout=50)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        out, err = process.communicate()
+        raise AssertionError(f"the program hangs; it has printed {out!r}, and\n{err}") from None
     return process.returncode, out, err
 
 

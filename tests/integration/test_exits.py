@@ -182,7 +182,7 @@ def test_an_interrupt_that_nobody_catches_ends_the_program(program: Program, bac
     program.mailbox.receive(2)
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = finish(process)
-    assert (code, out) == (-signal.SIGINT, "")
+    assert (code, out) == (-signal.SIGINT, ""), err
     # A generator that was not even begun is closed, with its warning, when the traceback is let go.
     assert "\nKeyboardInterrupt\n" in err
     assert not any(said in err for said in ("Exception ignored", "Exception in thread", "Error:")), err

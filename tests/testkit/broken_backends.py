@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -9,7 +11,7 @@ from typing import Any
 
 import cloudpickle
 
-from parallel.backend import ParallelBackendBase, resolve_n_jobs
+from parallel.backend import ParallelBackendBase, WorkerLostError, resolve_n_jobs
 from parallel_backend_mp import MpBackend
 
 
@@ -181,3 +183,60 @@ class SaysMoreOfAllCpus(Good):
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         super().configure(2 if n_jobs == -1 else n_jobs)
         return self.effective_n_jobs(n_jobs)
+
+
+class CallsBackAgainLater(Good):
+    def submit(self, func: Any, callback: Any) -> Any:
+        def call_twice(future: Any) -> None:
+            callback(future)
+            threading.Timer(0.3, callback, [future]).start()
+
+        future = self.executor.submit(func)
+        future.add_done_callback(call_twice)
+        return future
+
+
+class SkipsCallbacksOfFailures(Good):
+    def submit(self, func: Any, callback: Any) -> Any:
+        def call_if_good(future: Any) -> None:
+            if not future.result().failures:
+                callback(future)
+
+        future = self.executor.submit(func)
+        future.add_done_callback(call_if_good)
+        return future
+
+
+class SkipsCallbacksOfLostWorkers(MpBackend):
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None) -> None:
+        super().__init__(start_method="fork", nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+
+    def submit(self, func: Any, callback: Any) -> Any:
+        def call_if_good(future: Any) -> None:
+            with contextlib.suppress(WorkerLostError):
+                MpBackend.retrieve_result_callback(self, future)
+                callback(future)
+
+        return super().submit(func, call_if_good)
+
+
+class IgnoresKill(SkipsCallbacksOfLostWorkers):
+    def submit(self, func: Any, callback: Any) -> Any:
+        return MpBackend.submit(self, func, callback)
+
+    def kill(self, future: Any) -> None:
+        pass
+
+
+class HasTwoAtMost(Good):
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        n_jobs = super().configure(n_jobs, parallel, **options)
+        self.executor.shutdown()
+        self.executor = ThreadPoolExecutor(min(n_jobs, 2))
+        return n_jobs
+
+
+class LeaksThreadsUnknownToPython(Good):
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        _thread.start_new_thread(threading.Event().wait, ())
+        return super().configure(n_jobs, parallel, **options)

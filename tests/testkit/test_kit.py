@@ -38,6 +38,12 @@ FAULTS = {
     "IgnoresAbortInThreads": r"IgnoresAbortInThreads ignores abort: after abort_everything\(ensure_ready=True\) tasks",
     "PicklesTheFunctionEveryTime": r"PicklesTheFunctionEveryTime pickles the function every time: 40 times for 40 jobs",
     "SaysMoreThanItHas": r"effective_n_jobs\(2\) gave 2, and of 2 tasks 1 ran at the same time",
+    "CallsBackAgainLater": r"CallsBackAgainLater calls back more than once: 2 times for one job",
+    "SkipsCallbacksOfFailures": r"SkipsCallbacksOfFailures never calls back: for 1 of \d jobs",
+    "SkipsCallbacksOfLostWorkers": r"SkipsCallbacksOfLostWorkers never calls back: for 1 of 1 jobs",
+    "IgnoresKill": r"IgnoresKill ignores kill: it declares supports_kill, and",
+    "HasTwoAtMost": r"effective_n_jobs\(3\) gave 3, and of 3 tasks 2 ran at the same time",
+    "LeaksThreadsUnknownToPython": r"threads of the system: \d+ before, \d+ now, unknown to threading",
     "SaysTwiceAsMany": r"lies about effective_n_jobs",
     "SaysMoreOfAllCpus": r"effective_n_jobs\(-1\) gave 5, and of 5 tasks 2 ran at the same time",
 }

@@ -85,6 +85,8 @@ class OwnedCall:
         self._handed_out = 0
         # Taken by whoever warns: the owner, or the finaliser where the owner has ended already.
         self._may_warn = deque([True])
+        # Taken by the owner when it begins, or by who gives up starting it.
+        self._may_begin = deque([True])
         #: Set, and never reset, before the Close event is posted.
         self.is_closing = False
 
@@ -127,6 +129,10 @@ class OwnedCall:
 
     def start(self) -> Generator[Any, None, None]:
         """Start the owner and give the generator of results."""
+        # The owner's warning shows a line of code. Were that imported then: tokenize makes a named tuple by `eval`, and
+        # so CPython forgets, while the main thread ends by KeyboardInterrupt, that its exit status is to say so.
+        import linecache  # noqa: F401
+
         context = contextvars.copy_context()  # the input iterator sees what it would see in the caller
         thread = threading.Thread(target=context.run, args=(self._own,), name="parallel-call", daemon=True)
         results = _results(self._sink.outbox, self._call.consumed, self.close)
@@ -135,7 +141,24 @@ class OwnedCall:
         thread.start()
         return results
 
+    def give_up(self) -> bool:
+        """Do without the owner, after `start` was interrupted; False if it has begun: then it ends the call itself.
+
+        Starting a thread waits for it, and Ctrl-C may come while it does: nobody else can tell whether it has begun.
+        """
+        try:
+            self._may_begin.pop()
+        except IndexError:
+            self.close()
+            return False
+        _live_calls.discard(self)
+        return True
+
     def _own(self) -> None:
+        try:
+            self._may_begin.pop()
+        except IndexError:
+            return
         error: BaseException | None = None
         try:
             self._call.run()

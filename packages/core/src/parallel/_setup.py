@@ -197,9 +197,14 @@ def make_generator(
     owned = OwnedCall(call, sink, finish, where)
     try:
         session.begin()
-        return owned, owned.start()
     except BaseException:
         release()
+        raise
+    try:
+        return owned, owned.start()
+    except BaseException as error:
+        if owned.give_up():
+            finish(error)
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from parallel import Parallel, delayed
@@ -68,14 +70,14 @@ class ContractTests(Suite):
         assert {job.worker for job in seen.jobs} <= set(range(self.n_jobs))
 
     def test_numbers_of_workers(self, instance: ParallelBackendBase) -> None:
-        with pytest.raises(ValueError, match="n_jobs"):
-            instance.effective_n_jobs(0)
+        name = f"the backend {self.backend_name} lies about effective_n_jobs"
+        with contextlib.suppress(ValueError):
+            pytest.fail(f"{name}: effective_n_jobs(0) gave {instance.effective_n_jobs(0)!r}; it must be a ValueError")
         for asked in (1, 2, self.n_jobs, -1, -2, -1000, None):
             workers = instance.effective_n_jobs(asked)
-            assert type(workers) is int
-            assert workers >= 1
-        assert instance.effective_n_jobs(1) == 1
-        assert instance.effective_n_jobs(self.n_jobs) == self.n_jobs
+            assert type(workers) is int and workers >= 1, f"{name}: effective_n_jobs({asked}) gave {workers!r}"
+            if asked is not None and asked > 0:
+                assert workers == asked, f"{name}: effective_n_jobs({asked}) gave {workers}"
         assert isinstance(instance.default_n_jobs, int)
 
     def test_it_can_be_configured_again_after_it_was_ended(self, instance: ParallelBackendBase) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from parallel import Parallel, delayed
 from parallel.backend import ParallelBackendBase
-from parallel.errors import BackendContractError, BackendError
+from parallel.errors import BackendContractError, BackendError, TaskTimeoutError
 from parallel_testkit import _fault_tasks, _tasks
 from parallel_testkit._bounded import run_bounded
 from parallel_testkit._leaks import LeakCheck
-from parallel_testkit._marks import EVERYTHING, capability, probe
+from parallel_testkit._marks import capability, probe
 from parallel_testkit._processes import wait_until_gone
 from parallel_testkit._recording import PROBE_SECONDS, Recording
 from parallel_testkit._signals import Gate, Mailbox
@@ -27,11 +27,6 @@ BLOCKING_SECONDS = 0.1
 
 #: More than what a pipe or a socket takes at once.
 LARGE = 4_000_000
-
-#: What a backend that ignores aborts fails at again and again, and each time waits for.
-AFTER_ABORTS = (
-    *("abort", "early close", "exceptions", "leaks", "retries", "reuse after errors", "time limits", "worker loss"),
-)
 
 #: How many of the workers that ``n_jobs=-1`` gives are looked at.
 MAX_WORKERS = 8
@@ -49,7 +44,7 @@ class ProbeTests(Suite):
         """A backend object of the test's own."""
         return backend_of(make())
 
-    @probe(stops=EVERYTHING)
+    @probe
     def test_a_job_is_run_and_called_back_once(self, instance: ParallelBackendBase) -> None:
         self._check_workers(instance, self.n_jobs)
         seen = Recording(instance, self.backend_name)
@@ -57,8 +52,9 @@ class ProbeTests(Suite):
         results = seen.call(lambda: parallel.map(_tasks.square, range(10)))
         assert results == [i * i for i in range(10)], "the results of one call are not those of its tasks"
         assert len(seen.jobs) == 5
+        seen.wait_for_more_callbacks()
 
-    @probe(stops=EVERYTHING)
+    @probe
     def test_submit_does_not_wait_for_the_job(
         self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
     ) -> None:
@@ -72,12 +68,12 @@ class ProbeTests(Suite):
         gate.open()
         assert seen.call(lambda: list(results)) == list(range(self.n_jobs))
 
-    @probe(stops=EVERYTHING)
-    @pytest.mark.parametrize("asked", ["n_jobs", "-1"])
+    @probe
+    @pytest.mark.parametrize("asked", ["n_jobs", "n_jobs + 1", "-1"])
     def test_as_many_tasks_run_at_a_time_as_it_says(
         self, instance: ParallelBackendBase, asked: str, gate: Gate, mailbox: Mailbox
     ) -> None:
-        n_jobs = self.n_jobs if asked == "n_jobs" else -1
+        n_jobs = {"n_jobs": self.n_jobs, "n_jobs + 1": self.n_jobs + 1}.get(asked, -1)
         says = self._check_workers(instance, n_jobs)
         workers = min(says, MAX_WORKERS)
         if workers == 1 and instance.runs_in_caller_when_single:
@@ -107,7 +103,7 @@ class ProbeTests(Suite):
         )
         return says
 
-    @probe(stops=EVERYTHING)
+    @probe
     def test_the_exception_of_a_task_arrives(self, instance: ParallelBackendBase) -> None:
         seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1)
@@ -124,12 +120,13 @@ class ProbeTests(Suite):
                 return f"raised {error!r}"
 
         happened = seen.call(call)
+        seen.wait_for_all_callbacks()
         assert happened is None, (
             f"the backend {self.backend_name} loses exceptions: a task raised LookupError('of a task'), and the call "
             f"{happened}. It travels inside the outcome: hand on what the job returns unchanged"
         )
 
-    @probe(stops=["worker loss"])
+    @probe
     @capability("worker loss")
     def test_the_loss_of_a_worker_is_told(
         self, instance: ParallelBackendBase, declared: ParallelBackendBase, crosses_processes: bool
@@ -140,6 +137,7 @@ class ProbeTests(Suite):
             )
         if not (declared.owns_workers or declared.replaces_workers):
             pytest.skip(f"the workers of the backend {self.backend_name!r} are somebody else's, and not replaced")
+        seen = Recording(instance, self.backend_name)
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1)
 
         def call() -> Any:
@@ -160,8 +158,9 @@ class ProbeTests(Suite):
                 f"while it ran a task, and {problem}. Call the callback and raise WorkerLostError from "
                 "retrieve_result_callback, or call report.lost(future)"
             )
+        seen.wait_for_all_callbacks()
 
-    @probe(stops=EVERYTHING)
+    @probe
     def test_submit_is_quick(self, instance: ParallelBackendBase) -> None:
         seen = Recording(instance, self.backend_name)
         seen.call(lambda: Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1).map(_tasks.noop, range(20)))
@@ -171,7 +170,7 @@ class ProbeTests(Suite):
             f"{least:.2f} s or more"
         )
 
-    @probe(stops=["large data"])
+    @probe
     def test_submit_does_not_wait_for_room_in_a_pipe(
         self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
     ) -> None:
@@ -196,7 +195,7 @@ class ProbeTests(Suite):
         gate.open()
         assert len(seen.call(lambda: list(results))) == len(tasks)
 
-    @probe()
+    @probe
     def test_the_function_of_a_call_is_pickled_once(self, instance: ParallelBackendBase) -> None:
         function = _tasks.CountsPickling()
         seen = Recording(instance, self.backend_name)
@@ -208,7 +207,7 @@ class ProbeTests(Suite):
             "once; do not take it apart"
         )
 
-    @probe(stops=AFTER_ABORTS)
+    @probe
     @capability("abort")
     def test_an_abort_ends_what_runs(
         self, instance: ParallelBackendBase, declared: ParallelBackendBase, gate: Gate, mailbox: Mailbox
@@ -233,7 +232,7 @@ class ProbeTests(Suite):
                     f"{PROBE_SECONDS:g} s after abort_everything() tasks of the call that was left run on: {error}"
                 )
 
-    @probe(stops=AFTER_ABORTS)
+    @probe
     @capability("abort")
     def test_after_an_abort_there_are_workers_for_the_next_call(
         self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
@@ -261,7 +260,27 @@ class ProbeTests(Suite):
                     f"tasks of the call that was left hold the workers, and the next call gets none: {error}"
                 )
 
-    @probe(stops=["leaks"])
+    @probe
+    @capability("time limits")
+    def test_a_worker_that_is_to_be_killed_is(
+        self, instance: ParallelBackendBase, gate: Gate, mailbox: Mailbox
+    ) -> None:
+        if not instance.supports_kill:
+            self.skip("does not declare supports_kill")
+        parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1, timeout=0.5, return_exceptions=True)
+        tasks = [delayed(_fault_tasks.tell_process_and_wait)(mailbox, gate)]
+        try:
+            (late,) = run_bounded(lambda: parallel(tasks), seconds=PROBE_SECONDS)
+            wait_until_gone(int(mailbox.receive()[0]), seconds=PROBE_SECONDS)
+        except AssertionError as error:
+            gate.open()
+            pytest.fail(
+                f"the backend {self.backend_name} ignores kill: it declares supports_kill, and {PROBE_SECONDS:g} s "
+                f"after kill(future) for a task that had passed its limit this ran on: {error}"
+            )
+        assert isinstance(late, TaskTimeoutError)
+
+    @probe
     @capability("leaks")
     def test_a_few_calls_leave_nothing_behind(
         self, make: Make, own_temp_folder: Path, gate: Gate, mailbox: Mailbox

@@ -33,6 +33,8 @@ class _Snapshot:
     processes: dict[int, str]
     #: Not the threads themselves: one that has ended would be kept, with all that it holds.
     threads: frozenset[weakref.ref[threading.Thread]]
+    #: Of the system, also such as Python's `threading` knows nothing of.
+    n_tasks: int
     #: By kind: the numbers that tell one pipe from another are left out.
     descriptors: Counter[str]
     #: Names in /dev/shm that carry the id of this process: other programs use it too.
@@ -76,7 +78,7 @@ class LeakCheck:
         gc.collect()
         give_up = monotonic() + settle_seconds
         while (problems := self._problems()) and monotonic() < give_up:
-            if not self._wait_for_one(give_up):
+            if not self._wait_for_one(give_up) and not self._wait_for_task(give_up - 0.9 * settle_seconds):
                 problems = self._problems()  # what was on its way out a moment ago may be gone
                 break
             gc.collect()
@@ -111,6 +113,13 @@ class LeakCheck:
                 os.close(descriptor)
         return True
 
+    def _wait_for_task(self, give_up: float) -> bool:
+        """Wait a little where a thread of the system is there still: nothing tells when one is gone, a moment later."""
+        if self._look().n_tasks <= self._before.n_tasks or monotonic() > give_up:
+            return False
+        select.select([], [], [], 0.02)
+        return True
+
     def _new_threads(self, now: _Snapshot) -> list[threading.Thread]:
         return [thread for new in now.threads - self._before.threads if (thread := new()) is not None]
 
@@ -123,6 +132,9 @@ class LeakCheck:
         if len(now.threads) > len(before.threads):
             names = [thread.name for thread in self._new_threads(now)]
             problems.append(f"threads: {len(before.threads)} before, {len(now.threads)} now, new are {names}")
+        # Only where nothing else explains them: each of Python's threads is one of the system's.
+        elif now.n_tasks > before.n_tasks and len(now.threads) <= len(before.threads):
+            problems.append(f"threads of the system: {before.n_tasks} before, {now.n_tasks} now, unknown to threading")
         if more := now.descriptors - before.descriptors:
             problems.append(f"descriptors: {dict(more)}")
         if len(now.shared_memory) > len(before.shared_memory):  # warm workers that were replaced have others
@@ -136,6 +148,7 @@ class LeakCheck:
         return _Snapshot(
             processes=_descendants(os.getpid()),
             threads=frozenset(weakref.ref(thread) for thread in threading.enumerate()),
+            n_tasks=len(_names("/proc/self/task")),
             descriptors=_descriptors(),
             shared_memory=frozenset(name for name in _names(_SHARED_MEMORY) if re.search(rf"\b{os.getpid()}\b", name)),
             temporary=frozenset(_names(self._temp_folder)),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["EVERYTHING", "capability", "probe"]
+__all__ = ["capability", "probe"]
 
 T = TypeVar("T")
-
-#: For `probe`: all capabilities.
-EVERYTHING = ("everything",)
 
 
 def capability(name: str) -> Callable[[T], T]:
@@ -32,9 +29,8 @@ def capability(name: str) -> Callable[[T], T]:
     return decorate
 
 
-def probe(*, stops: Sequence[str] = ()) -> pytest.MarkDecorator:
-    """Say that a test runs first, and about which capabilities tests are not worth running after its failure."""
-    return pytest.mark.probe(stops=stops)
+#: Says that a test runs first, and that after its failure no other is worth running.
+probe = pytest.mark.probe
 
 
 def _has_capability(test: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from parallel.backend import Job, Outcome, ParallelBackendBase
+from parallel.backend import Job, Outcome, ParallelBackendBase, Report
 from parallel.errors import BackendContractError
 from parallel_testkit._bounded import run_bounded
 
@@ -21,6 +21,10 @@ T = TypeVar("T")
 #: How long a probe waits for a backend: not a measurement, only one that is broken should ever reach it. Four of
 #: them and what hangs while a test is cleaned up are still less than a minute.
 PROBE_SECONDS = 10.0
+
+
+#: How long a callback may be late, or one too many is waited for: once for a backend that has no such fault.
+LATE_SECONDS = 1.0
 
 
 @dataclass(eq=False)
@@ -73,6 +77,8 @@ class Recording:
         What `retrieve_result_callback` or `retrieve_result` gave that is no outcome.
     configured : list
         What `configure` returned.
+    lost : list
+        The futures that `Report.lost` was called with: these are not called back.
     """
 
     backend: ParallelBackendBase
@@ -82,6 +88,7 @@ class Recording:
     brought: list[Any] = field(default_factory=list)
     short: list[tuple[int, int]] = field(default_factory=list)
     configured: list[Any] = field(default_factory=list)
+    lost: list[Any] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _by_future: dict[int, Submitted] = field(default_factory=dict)
 
@@ -93,6 +100,8 @@ class Recording:
             self._note_calls_of(name)
         for name in ("retrieve_result_callback", "retrieve_result"):
             self._note_results_of(name)
+        attach = backend.attach
+        backend.attach = lambda report: attach(_NotingReport(report, self.lost))  # type: ignore[method-assign]
 
     # -- the test's side -----------------------------------------------------------------------------------------------
 
@@ -115,10 +124,22 @@ class Recording:
             if faults:
                 pytest.fail("\n".join(faults))
             raise
-        self.wait_for(lambda: all(job.callbacks for job in self.jobs), 1.0)
+        self.wait_for(lambda: all(job.callbacks for job in self.jobs), LATE_SECONDS)
         if faults := self.faults():
             pytest.fail("\n".join(faults))
         return result
+
+    def wait_for_more_callbacks(self) -> None:
+        """Give callbacks that are one too many the time to come, and fail if they do."""
+        self.wait_for(lambda: any(job.callbacks > 1 for job in self.jobs), LATE_SECONDS)
+        if faults := self.faults():
+            pytest.fail("\n".join(faults))
+
+    def wait_for_all_callbacks(self) -> None:
+        """Give callbacks of jobs that are done the time to come, and fail if they do not."""
+        self.wait_for(lambda: not self._silent(), LATE_SECONDS)
+        if faults := self.faults():
+            pytest.fail("\n".join(faults))
 
     def start(self, act: Callable[[], T]) -> T:
         """Do what only begins a call, for a bounded time; see `call`."""
@@ -146,13 +167,12 @@ class Recording:
         """Say what breaks the contract."""
         name = f"the backend {self.name}"
         found = self._faults_of_submit()
-        returned = [job for job in self.jobs if job.seconds is not None and job.error is None]
-        silent = [job for job in returned if not job.callbacks]
-        # After an abort callbacks may be left out.
-        if silent and not found and "abort_everything" not in self.calls:
+        silent = self._silent()
+        if silent and not found:
             found.append(
-                f"{name} never calls back: for {len(silent)} of {len(returned)} jobs that submit() took, callback(...) "
-                "was not called. It must be called exactly once for each, when the outcome is there or will never be"
+                f"{name} never calls back: for {len(silent)} of {len(self.jobs)} jobs that submit() took, "
+                "callback(...) was not called. It must be called exactly once for each, when the outcome is there "
+                "or will never be, also when the job has failed"
             )
         often = [job.callbacks for job in self.jobs if job.callbacks > 1]
         if often:
@@ -173,6 +193,13 @@ class Recording:
                 "What the job returns when it is called is to be handed on unchanged"
             )
         return found
+
+    def _silent(self) -> list[Submitted]:
+        """Give the jobs that were taken and not called back; after an abort only those that are done all the same."""
+        taken = [job for job in self.jobs if job.seconds is not None and job.error is None and not job.callbacks]
+        if "abort_everything" in self.calls:
+            taken = [job for job in taken if _is_done(job.future)]
+        return [job for job in taken if not any(job.future is lost for lost in self.lost)]
 
     def _faults_of_submit(self) -> list[str]:
         name = f"the backend {self.name}"
@@ -242,6 +269,28 @@ class Recording:
             return result
 
         setattr(self.backend, name, noting)
+
+
+class _NotingReport:
+    """Passes on what a backend reports."""
+
+    def __init__(self, report: Report, lost: list[Any]) -> None:
+        self._report = report
+        self._lost = lost
+
+    def started(self, future: Any) -> None:
+        """See `parallel.backend.Report`."""
+        self._report.started(future)
+
+    def lost(self, future: Any, exit_code: int | None = None, signal: int | None = None) -> None:
+        """See `parallel.backend.Report`."""
+        self._lost.append(future)
+        self._report.lost(future, exit_code, signal)
+
+
+def _is_done(future: Any) -> bool:
+    done, cancelled = getattr(future, "done", None), getattr(future, "cancelled", None)
+    return callable(done) and bool(done()) and not (callable(cancelled) and cancelled())
 
 
 def _short(value: object) -> str:

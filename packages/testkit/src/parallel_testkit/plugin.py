@@ -3,8 +3,8 @@
 pytest finds it by its entry point. It concerns tests of classes derived from `parallel_testkit.BackendConformance`
 only, which it knows by their marks, so that a run without any pays nothing.
 
-- What looks at the contract itself runs first. Once such a test has failed, those that need what it asks for are
-  skipped: hundreds of failures, or of tests that hang, would say nothing more.
+- Tests that look at the contract itself, the probes, run first. Once one has failed all others are skipped: hundreds
+  of failures, or of tests that hang, would say nothing more.
 - A test that takes longer than the attribute `hang_seconds` of its class fails there and then, and the others of the
   class are skipped. That is done by a signal, so on Windows a test that hangs, hangs.
 - After the last test a table for each class: capability, passed, skipped, failed; and why tests were skipped.
@@ -17,14 +17,13 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from types import FrameType
 from typing import Any
 
 import pytest
-
-from parallel_testkit._marks import EVERYTHING
 
 __all__ = [
     "pytest_collection_modifyitems",
@@ -51,33 +50,16 @@ _OUTCOMES = ("failed", "error", "passed", "skipped")
 _MAX_TABLES = 4
 
 
-class _Broken:
-    """Why tests are not worth running any more, by class and capability."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[tuple[type, str], str] = {}
-
-    def add(self, kind: type, names: Sequence[str], reason: str) -> None:
-        for name in names:
-            self._reasons.setdefault((kind, name), reason)
-
-    def reason(self, kind: type, name: str) -> str | None:
-        found = (self._reasons.get((kind, known)) for known in (*EVERYTHING, name))
-        return next((reason for reason in found if reason is not None), None)
-
-    def __bool__(self) -> bool:
-        return bool(self._reasons)
-
-
-_BROKEN = pytest.StashKey[_Broken]()
+#: Why the other tests of a class are not worth running any more.
+_BROKEN = pytest.StashKey[dict[type, str]]()
 _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marks known."""
     config.addinivalue_line("markers", "capability(name): which capability of a backend a conformance test is about")
-    config.addinivalue_line("markers", "probe(stops): a conformance test that runs first")
-    config.stash[_BROKEN] = _Broken()
+    config.addinivalue_line("markers", "probe: a conformance test that runs first")
+    config.stash[_BROKEN] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -104,7 +86,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
     kind = _class(item)
     item.user_properties.append((_PROPERTY, [kind.__name__, name]))
-    reason = item.config.stash[_BROKEN].reason(kind, name)
+    reason = item.config.stash[_BROKEN].get(kind)
     if reason is not None:
         pytest.skip(reason)
     with _bounded(item):
@@ -137,11 +119,10 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         broken = item.config.stash[_BROKEN]
-        mark = item.get_closest_marker("probe")
-        if mark is not None:
-            broken.add(_class(item), mark.kwargs["stops"], f"not worth running after {item.name}, which failed")
         if call.excinfo is not None and call.excinfo.errisinstance(_Hung):
-            broken.add(_class(item), EVERYTHING, f"not run after {item.name}, which hung")
+            broken.setdefault(_class(item), f"not run after {item.name}, which hung")
+        elif item.get_closest_marker("probe") is not None:
+            broken.setdefault(_class(item), f"not worth running after {item.name}, which failed")
     return report
 
 
@@ -234,6 +215,16 @@ class _Hung(BaseException):
     """A test took too long. No `Exception`, which code under test could swallow."""
 
 
+def _places() -> str:
+    """Tell for each thread in what it is: the innermost functions."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    lines = []
+    for ident, frame in sys._current_frames().items():
+        inner = [f"{place.name} ({place.filename}:{place.lineno})" for place in traceback.extract_stack(frame)[-4:]]
+        lines.append(f"{names.get(ident, ident)}: {' < '.join(reversed(inner))}")
+    return "\n".join(lines)
+
+
 @contextlib.contextmanager
 def _bounded(item: pytest.Item) -> Iterator[None]:
     """Raise in the main thread when a part of a test takes too long."""
@@ -244,7 +235,8 @@ def _bounded(item: pytest.Item) -> Iterator[None]:
 
     def hang(number: int, frame: FrameType | None) -> None:
         raise _Hung(
-            f"{item.name} had not ended after {seconds:g} s: it hangs, or the machine is very slow (hang_seconds)"
+            f"{item.name} had not ended after {seconds:g} s: it hangs, or the machine is very slow (hang_seconds). "
+            f"Threads are in:\n{_places()}"
         )
 
     before = signal.signal(signal.SIGALRM, hang)
