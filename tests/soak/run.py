@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -60,6 +60,7 @@ class Soak:
     minutes: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     n_calls: int = 0
+    _others: set[threading.Thread] = field(default_factory=set)
 
     def run(self, seconds: float, sample_seconds: float = SECONDS_PER_SAMPLE) -> None:
         """Make calls for so long.
@@ -70,6 +71,7 @@ class Soak:
             Whatever went wrong in a call, with a note that says which.
         """
         choose = random.Random(self.seed)
+        self._others = set(threading.enumerate())
         begin = self.clock()
         next_sample = begin + sample_seconds
         while self.clock() < begin + seconds:
@@ -102,7 +104,7 @@ class Soak:
         """Measure when nothing runs, and what is kept warm is there."""
         for kind in self.kinds:
             kind.rest()
-        let_threads_end()
+        let_threads_end(self._others)
         give_back_memory()
         sample = self.measure()
         elapsed = self.clock() - begin
@@ -111,12 +113,15 @@ class Soak:
         self.print_line(f"{elapsed:6.0f} s  {self.n_calls:6d} turns  {sample}")
 
 
-def let_threads_end() -> None:
-    """Wait until only threads are left that are there to stay."""
+def let_threads_end(others: Container[threading.Thread]) -> None:
+    """Wait until only threads are left that are there to stay, like those of `others`."""
     give_up = monotonic() + ENDING_SECONDS
     for thread in threading.enumerate():
-        is_ours = thread in (threading.main_thread(), threading.current_thread())
-        if not is_ours and not thread.name.startswith(_OF_WARM_WORKERS):
+        if (
+            thread not in others
+            and thread is not threading.current_thread()
+            and not thread.name.startswith(_OF_WARM_WORKERS)
+        ):
             thread.join(max(give_up - monotonic(), 0.0))
 
 

@@ -108,12 +108,13 @@ def test_the_same_seed_makes_the_same_choices() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
 def test_every_item_passes_on_a_backend(item: Item, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     name = "mp-fork" if item.needs_processes or item.needs_replacement else "threads"
     with Kinds([name]) as (kind,):
         assert item.suits(kind)
         item.do(Turn(kind, random.Random(1), tmp_path))
         kind.rest()
-        let_threads_end()
+        let_threads_end(before)
 
 
 def test_items_that_need_processes_are_not_for_threads() -> None:
