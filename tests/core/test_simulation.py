@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 
 from parallel._actions import Action, Deliver, Fail, Finish, Kill
+from parallel._batching import AdaptiveBatching
 from parallel._dispatch import Dispatch
+from parallel._lanes import Lanes
 from parallel._limits import Watch
 from parallel._results import OrderedResults
+from parallel._retry import Attempts, Retry
 from parallel._scheduler import Scheduler
 from parallel._states import State
+from parallel.errors import ParallelError
 from tests.simulation import seeds
 from tests.simulation.__main__ import main
 from tests.simulation.many import Failed, first_failure, run_many
@@ -257,6 +261,69 @@ def start_an_attempt_before_its_delay(patch: pytest.MonkeyPatch) -> None:
     wrap(patch, Dispatch, "delay", bug)
 
 
+def read_for_one_batch_more_than_the_window_has(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, dispatch: Any) -> Any:
+        window = dispatch._window
+        if window is not None:
+            dispatch._window = window._replace(batches=window.batches + 1)
+        wanted = before(dispatch)
+        dispatch._window = window
+        return wanted
+
+    wrap(patch, Dispatch, "wanted", bug)
+
+
+def lose_places_of_a_closed_lane(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, lanes: Any) -> Any:
+        load = before(lanes)
+        lanes._closed = {lane: min(tokens, 1) for lane, tokens in lanes._closed.items()}
+        return load
+
+    wrap(patch, Lanes, "next_load", bug)
+
+
+def count_no_large_fragments_as_held(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, dispatch: Any, tasks: int) -> None:
+        before(dispatch, tasks)
+        if dispatch._window is not None and tasks >= 40:
+            dispatch._held_fragments -= 1
+
+    wrap(patch, Dispatch, "hold", bug)
+
+
+def vary_delays_too_much(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, retry: Any, attempts: int, generator: Any) -> Any:
+        delay = before(retry, attempts, generator)
+        return 0.9 * delay if retry.jitter else delay
+
+    wrap(patch, Retry, "delay_seconds", bug)
+
+
+def never_vary_delays(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, retry: Any, attempts: int, generator: Any) -> Any:
+        return before(Retry(retry.attempts, retry.on, retry.backoff_seconds), attempts, generator)
+
+    wrap(patch, Retry, "delay_seconds", bug)
+
+
+def keep_the_attempts_of_what_is_done(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Attempts, "succeed", lambda self, start, stop: None)
+
+
+def note_a_wrong_number_of_attempts(patch: pytest.MonkeyPatch) -> None:
+    def bug(before: Any, attempts: Any, index: int, error: Any) -> Any:
+        delay = before(attempts, index, error)
+        if delay is None and isinstance(error, ParallelError):
+            error.attempts -= 1
+        return delay
+
+    wrap(patch, Attempts, "fail", bug)
+
+
+def send_large_batches_to_the_end(patch: pytest.MonkeyPatch) -> None:
+    wrap(patch, AdaptiveBatching, "next_size", lambda before, batching, remaining: before(batching, None))
+
+
 @pytest.mark.parametrize(
     ("bug", "message"),
     [
@@ -277,14 +344,14 @@ def start_an_attempt_before_its_delay(patch: pytest.MonkeyPatch) -> None:
         (notice_a_deadline_late, "should have been at|nobody noticed"),
         (ignore_the_limit_of_the_call, "the call passed its limit and nobody noticed"),
         (stop_a_task_before_its_limit, "before its limit"),
-        (exceed_pre_dispatch, "more in flight than pre_dispatch and depth allow"),
+        (exceed_pre_dispatch, "more in flight than pre_dispatch and depth allow|should have failed with LostError"),
         (deliver_out_of_order, "out of order"),
         (never_finish, "all is done and the call goes on"),
         (ask_for_nothing, "nothing will ever happen|nothing will happen any more"),
         (ignore_the_window, "beyond the window|run ahead of the consumer"),
         (count_nothing_as_held, "beyond the window|run ahead of the consumer"),
         (kill_the_wrong_batch, "is stopped before its limit|is stopped twice|is about another task"),
-        (accept_what_comes_twice, "came back a second time|came twice"),
+        (accept_what_comes_twice, "came back a second time|came twice|more tasks ran than were sent"),
         (
             blame_nobody_for_a_lost_worker,
             "should have failed with|a suspect|are done|with the backend|should have been at|attempts behind it",
@@ -292,6 +359,14 @@ def start_an_attempt_before_its_delay(patch: pytest.MonkeyPatch) -> None:
         (keep_a_lane_that_came_back, "have nothing to do though tasks wait|which is no reason to"),
         (use_a_lane_that_was_given_up, "for a worker that is stuck|too much for one worker|queues although"),
         (start_an_attempt_before_its_delay, "before its delay is over"),
+        (read_for_one_batch_more_than_the_window_has, "reads for another batch than the window has"),
+        (lose_places_of_a_closed_lane, "a worker may have another batch, and none of the tasks"),
+        (count_no_large_fragments_as_held, "beyond the window|reads for another batch than the window has"),
+        (vary_delays_too_much, "waits until|before its delay is over"),
+        (never_vary_delays, "is not varied"),
+        (keep_the_attempts_of_what_is_done, "attempts of .* are kept"),
+        (note_a_wrong_number_of_attempts, r"ran \d+ times, not \d+"),
+        (send_large_batches_to_the_end, "its last batches are too long"),
     ],
 )
 def test_a_bug_that_is_put_back_is_found(bug: Patch, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,11 +97,14 @@ class Books:
         self.is_exhausted = False
         self.ready: set[int] = set()  # read, and with nobody
         self.once_delayed: set[int] = set()  # not done, and had to wait for another attempt: others are read meanwhile
-        self.delayed: dict[int, float] = {}  # of `ready`, what has to wait, and until when
+        # Of `ready`, what may have to wait, and until when at most; and the earliest time for each that ever had to.
+        self.delayed: dict[int, float] = {}
+        self.not_before: dict[int, float] = {}
         self.suspects: set[int] = set()  # of these, what has to run alone
         self.singles: set[int] = set()  # what has to run in a batch of one
         self.sent_before: set[int] = set()
         self.attempts: Counter[int] = Counter()
+        self.failed: set[int] = set()  # what has failed, and is not done
         self._delayed_until: list[tuple[float, int]] = []  # a heap of `delayed`, and of what was
         # -- batches and workers
         self.runs: dict[int, Run] = {}
@@ -140,6 +143,12 @@ class Books:
     def held_tasks(self) -> int:
         """How many results came back and were not consumed."""
         return self.n_in_pieces + self.n_unconsumed
+
+    @property
+    def n_free(self) -> int:
+        """How many more batches the workers may have that are not stuck."""
+        n_with_others = len(self.runs) + len(self.stuck) - sum(self.load[lane] for lane in self.gone)
+        return self.depth * (self.n_jobs - len(self.gone)) - n_with_others
 
     # -- what they say -----------------------------------------------------------------------------------------------
 
@@ -217,6 +226,9 @@ class Books:
         self.suspects.difference_update(indices)
         self.singles.difference_update(indices)
         self.sent_before.update(indices)
+        if self.delayed:
+            for index in indices:
+                self.delayed.pop(index, None)  # by chance its delay was shorter than it might have been
         self.runs[batch.batch_id] = Run(batch, self.now, is_alone, is_doomed=is_doomed)
         self.tasks_in_flight += len(batch)
         self.burden(batch.lane, 1)
@@ -244,12 +256,15 @@ class Books:
     def charge(self, index: int, error: BaseException) -> bool:
         """Count a failed attempt; tell whether the task runs again."""
         self.attempts[index] += 1
+        self.failed.add(index)
         count = self.attempts[index]
         if count >= self.retry.attempts or not isinstance(error, self.retry.on):
             return False
         if self.retry.backoff_seconds:
             self.once_delayed.add(index)
-            until = self.now + self.retry.backoff_seconds * 2 ** (count - 1)
+            delay = self.retry.backoff_seconds * 2 ** (count - 1)
+            until = self.now + delay * (1 + self.retry.jitter)
+            self.not_before[index] = self.now + delay * (1 - self.retry.jitter)
             self.delayed[index] = until
             heapq.heappush(self._delayed_until, (until, index))
         return True
@@ -275,6 +290,8 @@ class Books:
         self.n_in_pieces += len(values)
         self.accepted.update(values)
         self.once_delayed.difference_update(values)
+        if self.failed:
+            self.failed.difference_update(values)
         if self.window is not None and values:
             self._origin.update(dict.fromkeys(values, batch_id))
             self.n_held_of[batch_id] += len(values)

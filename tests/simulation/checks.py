@@ -5,16 +5,22 @@ All of it takes the same time in worlds of any size, but for one comparison that
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from parallel._actions import Fail, Finish
+from parallel._batching import AdaptiveBatching, FixedBatching
 from parallel._scheduler import Scheduler, State
 from parallel._task import Batch, Kind
+from parallel.errors import ParallelError
 from tests.simulation.books import Books, Run
 from tests.simulation.facts import LateError, is_same, result, task
 
 #: In longer calls what is held is not compared result by result after every event.
 MAX_COMPARED = 300
+
+#: A delay that is varied by a second is as near to its mean once in a billion times.
+CHANCE_SECONDS = 1e-9
 
 
 def check_batch(books: Books, batch: Batch) -> bool:
@@ -24,7 +30,9 @@ def check_batch(books: Books, batch: Batch) -> bool:
     assert 1 <= len(batch) <= books.settings.max_size, f"{batch} is larger than the largest batch"
     assert list(batch.tasks) == [task(index) for index in indices], f"{batch} has the wrong tasks"
     assert books.ready.issuperset(indices), f"{batch} has tasks that somebody else has, or that are done"
-    assert not books.delayed or books.delayed.keys().isdisjoint(indices), f"{batch} goes before its delay is over"
+    if books.not_before:
+        not_before = max((books.not_before.get(index, 0.0) for index in indices), default=0.0)
+        assert not_before <= books.now, f"{batch} goes before its delay is over"
     assert batch.batch_id not in books.seen_ids, "a batch id used twice"
     assert batch.kind is Kind.ITEMS and batch.function is result, f"{batch} has another function"
     assert batch.budget_seconds == books.batching.budget_seconds, f"{batch} has the wrong budget"
@@ -76,6 +84,9 @@ def check_fragment(books: Books, start: int, values: list[Any]) -> None:
     assert not books.settings.ordered or start == len(books.delivered), f"result {start} is delivered out of order"
     for index, value in enumerate(values, start):
         assert is_same(value, books.accepted[index]), f"task {index} has the wrong result"
+        if isinstance(value, ParallelError):
+            count = books.attempts[index]
+            assert value.attempts == count, f"task {index} ran {count} times, not {value.attempts}"
 
 
 def check_late(books: Books, run: Run, error: BaseException) -> None:
@@ -111,9 +122,46 @@ def check(books: Books, scheduler: Scheduler) -> None:
             assert not books.runs, f"finished with {len(books.runs)} batches in flight"
     else:
         _check_alive(books, scheduler)
+    _check_delay(books, scheduler)
+    _check_sizes(books, scheduler)
     if books.window is not None and not books.retry.backoff_seconds:
         run_ahead = len(books.sent_before) - len(books.delivered) + books.n_unconsumed
         assert run_ahead <= books.window.tasks, "more tasks run ahead of the consumer than the window has"
+
+
+def _check_delay(books: Books, scheduler: Scheduler) -> None:
+    """Check the delay that is over next: by chance as long as it may be, if that is asked for."""
+    delayed = scheduler._dispatch.pending._delayed
+    if not delayed or not books.retry.jitter:
+        return  # `not_before` and the deadlines say it all
+    at, index = delayed[0][:2]
+    least, most = books.not_before[index], books.delayed.get(index, math.inf)
+    assert least <= at <= most, f"task {index} waits until {at}, not from {least} to {most}"
+    assert abs(at - (least + most) / 2) > CHANCE_SECONDS, f"the delay of task {index} is not varied"
+
+
+def _check_sizes(books: Books, scheduler: Scheduler) -> None:
+    """Check that nothing is kept of what is done: a call may be without an end."""
+    if isinstance(books.end, Fail):
+        return
+    n_failed, n_counts = len(books.failed), len(scheduler._attempts._counts)
+    assert n_counts <= n_failed, f"the attempts of {n_counts} tasks are kept, and {n_failed} of them may run again"
+    assert len(scheduler._given_up) <= len(books.stuck), "workers are kept as given up that have come back"
+    if not books.is_over:
+        n_pending, n_ready = len(scheduler._dispatch.pending), len(books.ready)
+        assert n_pending == n_ready, f"{n_pending} tasks are kept as waiting, not {n_ready}"
+
+
+def _should_queue(books: Books) -> bool:
+    """Tell whether some worker may have another batch behind its own, and there are the tasks for one."""
+    batching, waiting = books.batching, len(books.ready) - len(books.delayed)
+    return (
+        books.depth > 1  # so nobody went blind, and the policy is that of the scheduler
+        and isinstance(batching, (FixedBatching, AdaptiveBatching))  # others do not say the same twice
+        and waiting >= (1 if books.is_exhausted else books.settings.max_size)
+        and books.n_free > 0
+        and batching.queues()
+    )
 
 
 def _check_alive(books: Books, scheduler: Scheduler) -> None:
@@ -128,9 +176,13 @@ def _check_alive(books: Books, scheduler: Scheduler) -> None:
     someone_alone = books.suspects or books.alone
     if books.n_idle and len(books.ready) > len(books.delayed) and not someone_alone and n_runs < books.max_in_flight:
         assert books.may_fill_the_window(), f"{books.n_idle} workers have nothing to do though tasks wait: {scheduler}"
+    if _should_queue(books) and not someone_alone and n_runs < books.max_in_flight:
+        assert books.may_fill_the_window(), f"a worker may have another batch, and none of the tasks: {scheduler}"
     if not n_runs and not books.unconsumed:
         assert scheduler.wanted() > 0 or books.delayed, f"nothing will ever happen: {scheduler}"
-    due = min((at for at in (books.next_due(), books.next_delayed()) if at is not None), default=None)
+    # With jitter nobody but the scheduler knows whether a delay is over; the driver notices if it never is.
+    delayed_until = None if books.retry.jitter else books.next_delayed()
+    due = min((at for at in (books.next_due(), delayed_until) if at is not None), default=None)
     if due is not None:
         deadline = scheduler.next_deadline()
         assert deadline is not None, "a limit or a delay that nobody sees to"

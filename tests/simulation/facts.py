@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from parallel._limits import Limits
+from parallel.errors import ParallelError
 
 
 def task(index: int) -> tuple[str, int]:
@@ -22,11 +23,18 @@ class TaskError(Exception):
     """What the tasks of the simulation raise."""
 
 
-class LostError(Exception):
+class _EngineError(ParallelError):
+    """What the engine counts the attempts of, which a task's own exception has no place for."""
+
+    def __init__(self, *facts: Any) -> None:
+        Exception.__init__(self, *facts)
+
+
+class LostError(_EngineError):
     """What becomes of the tasks of a worker that ended."""
 
 
-class LateError(Exception):
+class LateError(_EngineError):
     """What becomes of a task that passed its limit: (index, seconds)."""
 
 

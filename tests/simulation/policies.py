@@ -1,8 +1,17 @@
-"""A policy for the sizes of batches that is harder to live with than any real one."""
+"""Policies for the sizes of batches that are harder to live with than any real one."""
 
 from __future__ import annotations
 
 import random
+
+from parallel._batching import FixedBatching
+
+
+class EagerBatching(FixedBatching):
+    """Always lets another batch wait at a worker, so that all places are taken that the workers have."""
+
+    def queues(self) -> bool:
+        return True
 
 
 class WhimsicalBatching:

@@ -16,6 +16,7 @@ from tests.simulation.conditions import Conditions
 from tests.simulation.driver import Cluster
 from tests.simulation.facts import LateError, LostError, TaskError
 from tests.simulation.performing import Performer
+from tests.simulation.plain import check_makespan, make_plain_cluster
 from tests.simulation.policies import WhimsicalBatching
 from tests.simulation.times import DISTRIBUTIONS, draw
 from tests.simulation.whims import follow_whims
@@ -23,9 +24,12 @@ from tests.simulation.whims import follow_whims
 #: Share of seeds that are whims; the others are clusters.
 _WHIMS = 0.4
 
-#: Shares of clusters with ten thousand workers, which take a second each, with hundreds of them, and with more tasks
-#: than are read at once.
-_HUGE, _LARGE, _LONG = 0.0003, 0.01, 0.004
+#: Share of clusters in which nothing is chosen that disturbs.
+_PLAIN = 0.01
+
+#: Shares of clusters with ten thousand workers, which take a second each, with hundreds of them, with more tasks
+#: than are read at once, and with large batches that meet a window.
+_HUGE, _LARGE, _LONG, _BULKY = 0.0003, 0.01, 0.004, 0.02
 
 #: Large batches of what was read first, and that in large pieces, or these worlds would take a second too.
 _LONG_SETTINGS: dict[str, Any] = {"max_size": 1000, "pre_dispatch": None, "window": None}
@@ -50,9 +54,12 @@ def run_seed(seed: int, meet: Meet = lambda world: None) -> None:
         if choose.random() < _WHIMS:
             follow_whims(seed, choose.choice([10, 30, 60]), with_faults=choose.random() < 0.7, meet=meet)
         else:
-            cluster = make_cluster(choose)
+            is_plain = choose.random() < _PLAIN
+            cluster = make_plain_cluster(choose) if is_plain else make_cluster(choose)
             meet(cluster.world)
             cluster.run()
+            if is_plain:
+                check_makespan(cluster)
 
 
 @contextmanager
@@ -75,7 +82,7 @@ def _no_longer_than(seconds: float) -> Iterator[None]:
 
 def make_cluster(choose: random.Random) -> Cluster:
     """Choose a cluster, and a call on it."""
-    scale, is_long = choose.random(), False
+    scale, is_long, is_bulky = choose.random(), False, False
     if scale < _HUGE:
         n_jobs, n_tasks = 10_000, choose.choice([5_000, 12_000, 20_000])
     elif scale < _HUGE + _LARGE:
@@ -83,6 +90,8 @@ def make_cluster(choose: random.Random) -> Cluster:
         n_tasks = choose.randint(0, 3 * n_jobs)
     elif is_long := scale < _HUGE + _LARGE + _LONG:
         n_jobs, n_tasks = choose.randint(1, 6), 20_000
+    elif is_bulky := scale < _HUGE + _LARGE + _LONG + _BULKY:
+        n_jobs, n_tasks = choose.randint(1, 6), choose.randint(100, 800)
     else:
         n_jobs, n_tasks = choose.randint(1, 6), choose.randint(0, choose.choice([10, 30, 60]))
     settings = _choose_settings(choose, n_jobs, n_tasks)
@@ -91,6 +100,9 @@ def make_cluster(choose: random.Random) -> Cluster:
         settings["batching"] = choose.choice(
             [FixedBatching(700), WhimsicalBatching(4 * choose.randrange(250) + 1, 1000)]
         )
+    if is_bulky:
+        settings |= _bulky_settings(choose, n_jobs)
+        settings["faults"] = settings["faults"]._replace(sees_starts=True)
     mean = 1e-5 if is_long else choose.choice([1e-5, 0.001, 0.001, 0.05, 0.05, 0.3])
     times = draw(choose.choice(list(DISTRIBUTIONS)), choose, n_tasks, mean)
     conditions = Conditions(
@@ -110,6 +122,19 @@ def make_cluster(choose: random.Random) -> Cluster:
     if is_endless or choose.random() < 0.07:
         conditions.closes_at = choose.random() * (2.0 + 5 * sum(times) / n_jobs)
     return Cluster(conditions, choose, **settings)
+
+
+def _bulky_settings(choose: random.Random, n_jobs: int) -> dict[str, Any]:
+    """Large batches, and a window that bounds their number only."""
+    size = choose.randint(30, 120)
+    policies: list[Batching] = [FixedBatching(size), WhimsicalBatching(choose.randrange(1000), size)]
+    return {
+        "max_size": size,
+        "batching": choose.choice(policies),
+        "pre_dispatch": choose.choice([None, 2 * n_jobs]),
+        "depth": choose.randint(1, 3),
+        "window": Window(choose.randint(1, 2 * n_jobs), 10_000),
+    }
 
 
 def _choose_settings(choose: random.Random, n_jobs: int, n_tasks: int) -> dict[str, Any]:
@@ -136,6 +161,7 @@ def _choose_settings(choose: random.Random, n_jobs: int, n_tasks: int) -> dict[s
             attempts=choose.choice([1, 2, 3, 5]),
             on=choose.choice([(Exception,), (Exception,), (TaskError, LostError), (LateError,)]),
             backoff_seconds=choose.choice([0.0, 0.0, 0.5]),
+            jitter=choose.choice([0.0, 0.0, 0.5, 1.0]),
         ),
         "faults": Faults(
             can_kill=choose.random() < 0.6,

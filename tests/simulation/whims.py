@@ -10,8 +10,11 @@ from parallel._batching import AdaptiveBatching, Batching, FixedBatching
 from parallel._retry import Retry
 from parallel._scheduler import Faults, Window
 from tests.simulation.facts import LateError, LostError, TaskError
-from tests.simulation.policies import WhimsicalBatching
+from tests.simulation.policies import EagerBatching, WhimsicalBatching
 from tests.simulation.world import World
+
+#: Share of whims with faults in which places at workers are what there is most of.
+_DEEP = 0.05
 
 
 def follow_whims(
@@ -47,6 +50,8 @@ def follow_whims(
     }
     if with_faults:
         options |= _choose_faults(choose)
+        if choose.random() < _DEEP:
+            options |= _choose_depth(choose, max_tasks, options["faults"])
     world = World(**options)
     meet(world)
     cuts, fails, consumes = choose.choice([0.0, 0.1, 0.6]), choose.choice([0.0, 0.02, 0.3]), choose.random()
@@ -74,6 +79,22 @@ def follow_whims(
     return world
 
 
+def _choose_depth(choose: random.Random, max_tasks: int, faults: Faults) -> dict[str, Any]:
+    """Workers with many places, tasks for all of these, and a call that goes on whatever happens to workers."""
+    max_size = choose.randint(1, 2)
+    return {
+        "n_tasks": max_tasks,
+        "n_jobs": choose.randint(1, 3),
+        "depth": choose.randint(3, 4),
+        "batching": EagerBatching(max_size),
+        "max_size": max_size,
+        "pre_dispatch": None,
+        "window": None,
+        "retry": Retry(attempts=1000, on=(Exception,)),
+        "faults": faults._replace(replaces_workers=True, sees_starts=True),
+    }
+
+
 def _choose_faults(choose: random.Random) -> dict[str, Any]:
     sees_starts = choose.random() < 0.7
     return {
@@ -81,6 +102,7 @@ def _choose_faults(choose: random.Random) -> dict[str, Any]:
             attempts=choose.choice([1, 2, 5, 1000]),
             on=choose.choice([(Exception,), (TaskError, LostError), (LateError,)]),
             backoff_seconds=choose.choice([0.0, 0.0, 0.5]),
+            jitter=choose.choice([0.0, 0.0, 0.5, 1.0]),
         ),
         "faults": Faults(
             can_kill=choose.random() < 0.5,

@@ -49,6 +49,8 @@ class World(Performer):
             if self.window is not None and tasks:
                 ahead = len(self.ready) + self.tasks_in_flight + self.held_tasks
                 assert ahead <= self.window.tasks, "reads beyond the window"
+                batches = len(self.runs) + len(self.n_held_of)
+                assert batches < self.window.batches, "reads for another batch than the window has"
         self.perform(self.scheduler.on_input(tasks, is_exhausted, self.now))
 
     def fail_to_read(self) -> None:
