@@ -1,4 +1,8 @@
-"""``python -m tests.soak --minutes 10``: exits with 1 if a call went wrong, or if anything in use grows."""
+"""``python -m tests.soak --minutes 10``: makes calls, and looks at what is in use.
+
+Exit status: 0 if all is well; 1 if a call went wrong, or if anything in use grows; 2 if the command line is wrong, or
+the system not Linux; 3 if no call went wrong, and the run was too short to tell whether anything grows.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from tests.soak.kinds import KINDS, Kinds
 from tests.soak.metrics import is_available, measure, names_of_shared_memory
 from tests.soak.plan import ITEMS
 from tests.soak.planted import PLANTED
-from tests.soak.run import SECONDS_PER_SAMPLE, Soak, report
+from tests.soak.run import SECONDS_PER_SAMPLE, Soak, Status, minutes_needed, report
 
 #: What hangs ends the run, with the stacks of all threads. Looked at anew with every sample.
 HANG_SECONDS = 120.0
@@ -27,7 +31,12 @@ HANG_SECONDS = 120.0
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long; below 3 is too short to tell a trend")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help=f"how long (%(default)g); below {minutes_needed()} is too short to tell a trend, and exits with 3",
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the choice of calls")
     parser.add_argument("--backends", default=",".join(KINDS), help=f"which, of {','.join(KINDS)}")
     # To see that the run finds a leak.
@@ -57,12 +66,12 @@ def _run(arguments: argparse.Namespace, temp_folder: Path) -> int:
             soak.run(arguments.minutes * 60, SECONDS_PER_SAMPLE)
         except Exception:
             traceback.print_exc()
-            return 1
+            return Status.BAD
         finally:
             faulthandler.cancel_dump_traceback_later()
-    lines, is_good = report(soak.verdicts())
+    lines, status = report(soak.verdicts())
     print("\n".join(lines), flush=True)
-    return 0 if is_good else 1
+    return status
 
 
 def main() -> int:

@@ -59,6 +59,9 @@ class Item:
     needs_processes: bool = False
     #: Needs a backend that goes on when they do.
     needs_replacement: bool = False
+    #: Needs a backend without faults of its own: an error of it would not come out of the call as itself, or the number
+    #: of attempts would be another one.
+    needs_calm: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +69,11 @@ class Item:
 
     def suits(self, kind: Kind) -> bool:
         """Tell whether it can be done on a backend."""
-        return (kind.in_processes or not self.needs_processes) and (kind.replaces_workers or not self.needs_replacement)
+        return (
+            (kind.in_processes or not self.needs_processes)
+            and (kind.replaces_workers or not self.needs_replacement)
+            and not (kind.may_raise and self.needs_calm)
+        )
 
 
 class _Raised:
@@ -272,12 +279,20 @@ def workers_that_end_between_calls(turn: Turn) -> None:
 
 ITEMS = (
     *map(Item, (lists, generators, generators_that_are_left, large_arrays, shared_objects, nested_calls)),
-    *map(Item, (calls_of_two_threads, warnings_and_log_records, failures, failures_in_place_of_results)),
-    *map(Item, (calls_of_a_block_with_failures, retries, inputs_that_fail)),
-    *map(Item, (tasks_that_pass_their_limit, interrupted_calls)),
+    *map(Item, (warnings_and_log_records, failures, calls_of_a_block_with_failures, inputs_that_fail)),
+    *(
+        Item(do, needs_calm=True)
+        for do in (
+            calls_of_two_threads,
+            failures_in_place_of_results,
+            retries,
+            tasks_that_pass_their_limit,
+            interrupted_calls,
+        )
+    ),
     Item(results_that_cannot_travel, needs_processes=True),
     Item(workers_that_end, needs_processes=True),
-    Item(workers_that_end_for_one_result, needs_replacement=True),
+    Item(workers_that_end_for_one_result, needs_replacement=True, needs_calm=True),
     Item(workers_that_end_once, needs_replacement=True),
     Item(workers_that_end_between_calls, needs_replacement=True),
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 import threading
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
@@ -14,9 +16,9 @@ from time import monotonic
 from tests.soak.kinds import Kind
 from tests.soak.metrics import LIMITS, Sample, give_back_memory
 from tests.soak.plan import Item, Turn
-from tests.soak.trend import Verdict, judge
+from tests.soak.trend import Verdict, judge, samples_needed
 
-__all__ = ["SECONDS_PER_SAMPLE", "Soak", "let_threads_end", "report"]
+__all__ = ["SECONDS_PER_SAMPLE", "Soak", "Status", "let_threads_end", "minutes_needed", "report"]
 
 SECONDS_PER_SAMPLE = 10.0
 
@@ -31,6 +33,20 @@ _OF_WARM_WORKERS = (
     "ThreadPoolExecutor",
     "parallel-mp-io",
 )
+
+
+#: Of the samples, which wait for the call that is under way: what a run may be longer because of that.
+_SPACING_MARGIN = 1.1
+
+
+class Status(IntEnum):
+    """How a run ends; what the command exits with."""
+
+    GOOD = 0
+    #: A call went wrong, or something grows.
+    BAD = 1
+    #: No call went wrong, and the run was too short to tell whether something grows. (2 is a wrong command line.)
+    UNKNOWN = 3
 
 
 @dataclass
@@ -61,6 +77,10 @@ class Soak:
     samples: list[Sample] = field(default_factory=list)
     n_calls: int = 0
     _others: set[threading.Thread] = field(default_factory=set)
+    #: How many of these ended with the error of a fault, as they may on some kinds.
+    n_faults: int = 0
+    #: What has yet to come of the pairs of kind and item, in some order, before each comes again.
+    _upcoming: list[tuple[Kind, Item]] = field(default_factory=list)
 
     def run(self, seconds: float, sample_seconds: float = SECONDS_PER_SAMPLE) -> None:
         """Make calls for so long.
@@ -88,17 +108,25 @@ class Soak:
         }
 
     def _take_turn(self, choose: random.Random) -> None:
-        kind = choose.choice(self.kinds)
-        item = choose.choice([item for item in self.items if item.suits(kind)])
+        kind, item = self._next_pair(choose)
         folder = Path(tempfile.mkdtemp(prefix="turn-"))
         try:
             item.do(Turn(kind, random.Random(choose.getrandbits(32)), folder))
+        except kind.may_raise:
+            self.n_faults += 1
         except BaseException as error:
             error.add_note(f"turn {self.n_calls}: {item.name} on {kind.name}, seed {self.seed}")
             raise
         finally:
             rmtree(folder)
         self.n_calls += 1
+
+    def _next_pair(self, choose: random.Random) -> tuple[Kind, Item]:
+        """Go round all pairs: drawn one by one, some would not come up in a run of some minutes."""
+        if not self._upcoming:
+            self._upcoming = [(kind, item) for kind in self.kinds for item in self.items if item.suits(kind)]
+            choose.shuffle(self._upcoming)
+        return self._upcoming.pop()
 
     def _sample(self, begin: float) -> None:
         """Measure when nothing runs, and what is kept warm is there."""
@@ -110,7 +138,7 @@ class Soak:
         elapsed = self.clock() - begin
         self.minutes.append(elapsed / 60)
         self.samples.append(sample)
-        self.print_line(f"{elapsed:6.0f} s  {self.n_calls:6d} turns  {sample}")
+        self.print_line(f"{elapsed:6.0f} s  {self.n_calls:6d} turns  {self.n_faults:4d} faults  {sample}")
 
 
 def let_threads_end(others: Container[threading.Thread]) -> None:
@@ -125,16 +153,24 @@ def let_threads_end(others: Container[threading.Thread]) -> None:
             thread.join(max(give_up - monotonic(), 0.0))
 
 
-def report(verdicts: dict[str, Verdict]) -> tuple[list[str], bool]:
-    """Give the lines that say what became of each metric, and whether none grows."""
-    lines, is_good = [], True
+def minutes_needed(sample_seconds: float = SECONDS_PER_SAMPLE) -> int:
+    """Tell how many minutes a run needs for samples enough to judge."""
+    return math.ceil(samples_needed() * sample_seconds * _SPACING_MARGIN / 60)
+
+
+def report(verdicts: dict[str, Verdict]) -> tuple[list[str], Status]:
+    """Give the lines that say what became of each metric, and what that makes of the run."""
+    lines, unknown, is_growing = [], [], False
     for name, verdict in verdicts.items():
         change = f"{verdict.first:.1f} to {verdict.last:.1f}, {verdict.per_minute:+.2f} per minute"
         if verdict.is_trend is None:
+            unknown.append(name)
             lines.append(f"{name:20} too few samples to tell")
         elif verdict.is_trend:
-            is_good = False
+            is_growing = True
             lines.append(f"{name:20} GROWS: {change}, and {LIMITS[name].per_minute:g} would be noise")
         else:
             lines.append(f"{name:20} level: {change}")
-    return lines, is_good
+    if unknown:
+        lines.append(f"TOO SHORT to judge {len(unknown)} metrics: that needs --minutes {minutes_needed()} at least")
+    return lines, Status.BAD if is_growing else Status.UNKNOWN if unknown else Status.GOOD

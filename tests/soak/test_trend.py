@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.soak.trend import BLOCKS, SAMPLES_PER_BLOCK, Limit, judge
+from tests.soak.trend import BLOCKS, SAMPLES_PER_BLOCK, Limit, judge, samples_needed
 
 LIMIT = Limit(per_minute=0.8, least=3.0)
 COUNTS = Limit(per_minute=0.2, least=2.0)
@@ -99,6 +99,13 @@ def test_a_very_slow_leak_is_found_in_a_long_run() -> None:
 def test_one_thread_more_or_less_is_no_trend() -> None:
     jitter = noise(1, 1.999)
     assert not is_trend(lambda at: float(10 + int(jitter())), 10, COUNTS)
+
+
+def test_a_run_tells_something_from_as_many_samples_as_are_needed() -> None:
+    count = samples_needed()
+    # With one sample less it depends on when exactly the warm-up ends.
+    verdicts = [judge([float(i + 1) for i in range(n)], [0.0] * n, LIMIT).is_trend for n in (count - 2, count)]
+    assert verdicts == [None, False]
 
 
 def test_growth_and_its_ends_are_told() -> None:

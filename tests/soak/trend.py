@@ -7,12 +7,13 @@ lifts most of them, each above the one before; a cache that fills once, however 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-__all__ = ["BLOCKS", "Limit", "Verdict", "judge"]
+__all__ = ["BLOCKS", "Limit", "Verdict", "judge", "samples_needed"]
 
 #: Share of the run that is not looked at: caches, warm workers and the allocator's arenas fill. In runs of ten minutes
 #: the memory of the caller was level after two.
@@ -60,6 +61,11 @@ class Verdict:
     first: float = 0.0
     last: float = 0.0
     per_minute: float = 0.0
+
+
+def samples_needed() -> int:
+    """Tell how many evenly spaced samples `judge` needs, those of the warm-up included."""
+    return math.ceil(BLOCKS * SAMPLES_PER_BLOCK / (1 - WARM_UP_SHARE))
 
 
 def judge(minutes: Sequence[float], values: Sequence[float], limit: Limit) -> Verdict:
