@@ -160,13 +160,14 @@ def test_a_wrong_result_is_none_of_the_faults() -> None:
 
 @pytest.mark.parametrize("name", ["faulty-threads", "faulty-mp"])
 def test_calls_on_a_backend_with_faults_end_right_or_with_a_fault(name: str, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with Kinds([name]) as (kind,):
         soak = Soak(
             [kind], tuple(item for item in ITEMS if item.name in ("lists", "generators")), 1, pytest.fail, print
         )
         soak.run(1.0, sample_seconds=100.0)
         kind.rest()
-        let_threads_end()
+        let_threads_end(before)
     assert soak.n_faults < soak.n_calls
 
 
