@@ -270,3 +270,24 @@ def test_every_call_outside_of_a_block_has_its_own_workers(backend: HereBackend)
     parallel.map(abs, range(3))
     parallel.map(abs, range(3))
     assert backend.log == ["configure 2", "start_call", "stop_call", "terminate"] * 2
+
+
+def test_after_a_call_that_failed_a_backend_that_cannot_kill_is_ended_aside() -> None:
+    # As after an interrupt that has come while the call was aborted: tasks may run on, and nobody may wait for them.
+    may_end = threading.Event()
+
+    class Stuck(HereBackend):
+        def terminate(self) -> None:
+            may_end.wait()
+            super().terminate()
+
+    backend = Stuck()
+    held = lease(backend)
+    held.is_failed = True
+    held.release()
+    assert "terminate" not in backend.log
+    may_end.set()
+    for thread in threading.enumerate():
+        if thread.name == "parallel-terminate":
+            thread.join()
+    assert backend.log.count("terminate") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any, Literal
 
 from parallel._context import ALL_KINDS
@@ -14,6 +15,7 @@ __all__ = [
     "RETURN_AS",
     "ReturnAs",
     "check_batch_size",
+    "check_function",
     "check_inner_max_num_threads",
     "check_max_nbytes",
     "check_mmap_mode",
@@ -212,6 +214,19 @@ def check_seed(seed: Any) -> Any:
     if isinstance(seed, bool) or any(number < 0 for number in numbers):
         raise ValueError(f"seed must be an integer of at least 0, a sequence of them or a SeedSequence, not {seed!r}")
     return seed
+
+
+def check_function(function: Any) -> Callable[..., Any]:
+    """Check what is to be called.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called.
+    """
+    if not callable(function):
+        raise TypeError(f"the function to call must be callable, not {function!r}")
+    return function  # type: ignore[no-any-return]
 
 
 def _integer(value: Any, least: int) -> int | None:

@@ -83,6 +83,8 @@ class Lease:
         self._is_block = is_block
         self._process = os.getpid()
         self._is_released = False
+        #: Whether a call has ended by an exception: then tasks may run on, also where that came while it was aborted.
+        self.is_failed = False
         while True:
             with _states_lock:
                 self._state = state = _states.setdefault(id(backend), _State(backend))
@@ -142,6 +144,7 @@ class Lease:
         with state.lock:
             state.users -= 1
             state.calls -= not self._is_block
+            state.was_aborted |= self.is_failed
             if state.users:
                 if state.needs_abort and not state.calls:
                     state.needs_abort = False

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from parallel import _explanation as explanation
 from parallel import _plugins
-from parallel._arguments import evaluate_pre_dispatch as _evaluate_pre_dispatch
+from parallel._arguments import check_function, evaluate_pre_dispatch
 from parallel._codec import Codec
 from parallel._config import asked_n_jobs, checked, resolve, resolve_backend, resolve_n_jobs
 from parallel._context import capture
@@ -209,7 +209,7 @@ class Parallel:
         self._asked_for_one = asked_n_jobs(n_jobs) == 1
         self._workers = checked_n_jobs(self._backend.effective_n_jobs(self.n_jobs), self._backend, "effective_n_jobs")
         # Refused here, where the user wrote it, and not in the middle of a call.
-        _evaluate_pre_dispatch(pre_dispatch, max(self._workers, 2) if "n_jobs" in str(pre_dispatch) else 1)
+        evaluate_pre_dispatch(pre_dispatch, max(self._workers, 2) if "n_jobs" in str(pre_dispatch) else 1)
         # Guards the two below; held while workers start, so that who comes second waits for them.
         self._blocks_lock = threading.Lock()
         self._n_blocks = 0
@@ -246,11 +246,11 @@ class Parallel:
         """Call `function` with an item of each iterable, as the builtin `map` does; see `__call__`."""
         if not iterables:
             raise TypeError("map needs at least one iterable")
-        return self._run(Source.of_map(_checked(function), iterables))
+        return self._run(Source.of_map(check_function(function), iterables))
 
     def starmap(self, function: Callable[..., Any], iterable: Iterable[Iterable[Any]]) -> Any:
         """Call `function` with each item of `iterable` as its arguments; see `__call__`."""
-        return self._run(Source.of_starmap(_checked(function), iterable))
+        return self._run(Source.of_starmap(check_function(function), iterable))
 
     def share(self, value: object) -> Shared:
         """Write an object once, for tasks of several calls; see `Shared`.
@@ -363,6 +363,9 @@ class Parallel:
         if self.return_as == "list":
             try:
                 return run_list(plan, source)
+            except BaseException:
+                lease.is_failed = True
+                raise
             finally:
                 lease.release()
         owned, results = make_generator(plan, source, lease.release, place_outside())
@@ -370,7 +373,7 @@ class Parallel:
         return results
 
     def _plan(self, source: Source, lease: Lease, prints: bool) -> CallPlan:
-        pre_dispatch = _evaluate_pre_dispatch(self.pre_dispatch, lease.n_jobs)
+        pre_dispatch = evaluate_pre_dispatch(self.pre_dispatch, lease.n_jobs)
         hook = _plugins.hooks()
         return CallPlan(
             parallel=self,
@@ -442,9 +445,3 @@ class Parallel:
     def __repr__(self) -> str:
         n_jobs = getattr(self, "n_jobs", None)
         return f"{type(self).__name__}(n_jobs={n_jobs})"
-
-
-def _checked(function: Any) -> Callable[..., Any]:
-    if not callable(function):
-        raise TypeError(f"the function to call must be callable, not {function!r}")
-    return function  # type: ignore[no-any-return]
