@@ -298,6 +298,6 @@ class ProbeTests(Suite):
 
         self.warm_up(make, gate, mailbox)
         run_bounded(use)
-        check = LeakCheck(own_temp_folder)
+        check = LeakCheck(own_temp_folder, counts_system_threads=True)
         run_bounded(use)
         check.assert_nothing_left(SETTLE_SECONDS)

@@ -57,12 +57,18 @@ class LeakCheck:
     ----------
     temp_folder
         The folder for temporary files, as this process uses it; best one that nobody else does.
+    counts_system_threads
+        Whether threads count that Python's `threading` does not know. Libraries like BLAS may have such of their own,
+        and start them when they like.
     """
 
     #: Whether this system can tell.
     is_available = sys.platform == "linux"
 
-    def __init__(self, temp_folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, temp_folder: str | os.PathLike[str] | None = None, *, counts_system_threads: bool = False
+    ) -> None:
+        self._counts_system_threads = counts_system_threads
         self._temp_folder = Path(temp_folder or tempfile.gettempdir())
         gc.collect()
         self._before = self._look()
@@ -115,7 +121,8 @@ class LeakCheck:
 
     def _wait_for_task(self, give_up: float) -> bool:
         """Wait a little where a thread of the system is there still: nothing tells when one is gone, a moment later."""
-        if self._look().n_tasks <= self._before.n_tasks or monotonic() > give_up:
+        is_waited_for = self._counts_system_threads and self._look().n_tasks > self._before.n_tasks
+        if not is_waited_for or monotonic() > give_up:
             return False
         select.select([], [], [], 0.02)
         return True
@@ -133,7 +140,7 @@ class LeakCheck:
             names = [thread.name for thread in self._new_threads(now)]
             problems.append(f"threads: {len(before.threads)} before, {len(now.threads)} now, new are {names}")
         # Only where nothing else explains them: each of Python's threads is one of the system's.
-        elif now.n_tasks > before.n_tasks and len(now.threads) <= len(before.threads):
+        elif self._counts_system_threads and now.n_tasks > before.n_tasks and len(now.threads) <= len(before.threads):
             problems.append(f"threads of the system: {before.n_tasks} before, {now.n_tasks} now, unknown to threading")
         if more := now.descriptors - before.descriptors:
             problems.append(f"descriptors: {dict(more)}")
