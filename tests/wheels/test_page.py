@@ -29,5 +29,5 @@ def test_a_backend_made_from_the_page_alone_passes_the_kit(wheels: dict[str, Pat
     report = installed.command("-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests"))
 
     assert "conformance of TestPool" in report
-    assert re.search(r"^callback contract +20 +0 +0$", report, re.MULTILINE)
+    assert re.search(r"^callback contract +[1-9]\d+ +0 +0$", report, re.MULTILINE)
     assert re.search(r"^\d+ passed, \d+ skipped in ", report, re.MULTILINE)
