@@ -14,15 +14,24 @@ __all__ = ["Action", "Deliver", "Fail", "Finish", "GiveUp", "Kill", "Look", "Sub
 
 class _Action:
     __slots__: tuple[str, ...] = ()
+    __match_args__: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        names = self.__match_args__
+        return type(other) is type(self) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
         return f"{type(self).__name__}({values})"
+
+
+class _OfBatch(_Action):
+    __slots__ = __match_args__ = ("batch_id",)
+
+    def __init__(self, batch_id: int) -> None:
+        self.batch_id = batch_id
 
 
 class Submit(_Action):
@@ -44,31 +53,22 @@ class Deliver(_Action):
         self.values = values
 
 
-class Look(_Action):
+class Look(_OfBatch):
     """See what the worker of this batch runs since when, and tell by `on_look`."""
 
-    __slots__ = __match_args__ = ("batch_id",)
-
-    def __init__(self, batch_id: int) -> None:
-        self.batch_id = batch_id
+    __slots__ = ()
 
 
-class Kill(_Action):
+class Kill(_OfBatch):
     """End the worker of this batch; tell by `on_lost` when that is done, as for any loss."""
 
-    __slots__ = __match_args__ = ("batch_id",)
-
-    def __init__(self, batch_id: int) -> None:
-        self.batch_id = batch_id
+    __slots__ = ()
 
 
-class GiveUp(_Action):
+class GiveUp(_OfBatch):
     """Leave the worker of this batch, which cannot be killed, to itself; tell by `on_given_up` what can be saved."""
 
-    __slots__ = __match_args__ = ("batch_id",)
-
-    def __init__(self, batch_id: int) -> None:
-        self.batch_id = batch_id
+    __slots__ = ()
 
 
 class Fail(_Action):

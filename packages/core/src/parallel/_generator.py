@@ -172,8 +172,6 @@ class OwnedCall:
             self._failure = safe_text(error, repr)
         self._call.scheduler.held_results(forget=True)
         self._finish = _nothing  # as an object that keeps this is in there
-        if self.is_closing and self._end_error is None:
-            self._sink.drop()  # whoever waits for the end finds nothing left
         self._is_over.set()
         _live_calls.discard(self)
         self._sink.outbox.put(_End(error or self._end_error))
