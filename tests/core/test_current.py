@@ -158,3 +158,9 @@ def test_what_is_no_seed_is_refused_where_it_is_written(seed: Any) -> None:
         Parallel(seed=seed)
     with pytest.raises(ValueError, match="seed must be"):
         parallel_config(seed=seed)
+
+
+def test_what_a_task_is_told_can_be_compared() -> None:
+    first, same, other = CurrentTask(1, 1, 0, "b"), CurrentTask(1, 1, 0, "b"), CurrentTask(2, 1, 0, "b")
+    assert first == same != other
+    assert len({first, same, other}) == 2

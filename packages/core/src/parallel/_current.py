@@ -77,6 +77,15 @@ class CurrentTask:
         self.backend = backend
         self.seed = seed
 
+    def _values(self) -> tuple[Any, ...]:
+        return self.index, self.attempt, self.worker, self.backend, self.seed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CurrentTask) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
     def __repr__(self) -> str:
         place = f"index={self.index}, attempt={self.attempt}, worker={self.worker}, backend={self.backend!r}"
         return f"CurrentTask({place})"
