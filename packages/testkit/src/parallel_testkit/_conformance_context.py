@@ -149,9 +149,7 @@ class ContextTests(Suite):
         self, make: Make, declared: ParallelBackendBase, records: list[logging.LogRecord]
     ) -> None:
         if declared.uses_threads or not declared.same_host:
-            pytest.skip(
-                f"the backend {self.backend_name!r} does not declare that its workers are processes of this host"
-            )
+            self.skip("does not declare that its workers are processes of this host")
         make()(delayed(tasks.log)(LOGGER, i) for i in range(20))
         for record in records:
             assert record.getMessage().split()[-1] == str(record.__dict__["task_index"])

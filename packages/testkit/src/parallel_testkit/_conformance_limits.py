@@ -111,9 +111,7 @@ class LimitTests(Suite):
         self, make: Make, mode: str, limit: str, gate: Gate, pipes: Path, declared: ParallelBackendBase
     ) -> None:
         if not declared.supports_kill:
-            pytest.skip(
-                f"the backend {self.backend_name!r} does not declare supports_kill: nothing happens to the task"
-            )
+            self.skip("does not declare supports_kill: nothing happens to the task")
         was_killed_meanwhile = False
 
         def tasks() -> Iterator[Any]:

@@ -122,7 +122,6 @@ class ProbeTests(Suite):
                 return f"raised {error!r}"
 
         happened = seen.call(call)
-        seen.wait_for_all_callbacks()
         assert happened is None, (
             f"the backend {self.backend_name} loses exceptions: a task raised LookupError('of a task'), and the call "
             f"{happened}. It travels inside the outcome: hand on what the job returns unchanged"
@@ -134,9 +133,7 @@ class ProbeTests(Suite):
         self, instance: ParallelBackendBase, declared: ParallelBackendBase, crosses_processes: bool
     ) -> None:
         if not (crosses_processes and declared.same_host):
-            pytest.skip(
-                f"the backend {self.backend_name!r} does not declare that its workers are processes of this host"
-            )
+            self.skip("does not declare that its workers are processes of this host")
         if not (declared.owns_workers or declared.replaces_workers):
             pytest.skip(f"the workers of the backend {self.backend_name!r} are somebody else's, and not replaced")
         seen = Recording(instance, self.backend_name)
@@ -241,9 +238,7 @@ class ProbeTests(Suite):
     ) -> None:
         has_abort = type(instance).abort_everything is not ParallelBackendBase.abort_everything
         if not (instance.supports_kill or has_abort):
-            pytest.skip(
-                f"the backend {self.backend_name!r} neither declares supports_kill nor defines abort_everything"
-            )
+            self.skip("neither declares supports_kill nor defines abort_everything")
         before = set(threading.enumerate())
         parallel = Parallel(n_jobs=self.n_jobs, backend=instance, batch_size=1, return_as="generator")
         with parallel:

@@ -124,22 +124,18 @@ class Recording:
             if faults:
                 pytest.fail("\n".join(faults))
             raise
-        self.wait_for(lambda: all(job.callbacks for job in self.jobs), LATE_SECONDS)
-        if faults := self.faults():
-            pytest.fail("\n".join(faults))
+        self.wait_for_all_callbacks()
         return result
 
     def wait_for_more_callbacks(self) -> None:
         """Give callbacks that are one too many the time to come, and fail if they do."""
         self.wait_for(lambda: any(job.callbacks > 1 for job in self.jobs), LATE_SECONDS)
-        if faults := self.faults():
-            pytest.fail("\n".join(faults))
+        self._check()
 
     def wait_for_all_callbacks(self) -> None:
         """Give callbacks of jobs that are done the time to come, and fail if they do not."""
         self.wait_for(lambda: not self._silent(), LATE_SECONDS)
-        if faults := self.faults():
-            pytest.fail("\n".join(faults))
+        self._check()
 
     def start(self, act: Callable[[], T]) -> T:
         """Do what only begins a call, for a bounded time; see `call`."""
@@ -151,7 +147,11 @@ class Recording:
 
     def check_submit(self) -> None:
         """Fail if a `submit` has raised, or has not returned, by now."""
-        if faults := [*self._faults_of_submit()]:
+        if faults := self._faults_of_submit():
+            pytest.fail("\n".join(faults))
+
+    def _check(self) -> None:
+        if faults := self.faults():
             pytest.fail("\n".join(faults))
 
     def wait_for(self, is_so: Callable[[], bool], seconds: float = PROBE_SECONDS) -> bool:
