@@ -29,7 +29,7 @@ from parallel.backend import (
     explain_processes,
     process_n_jobs,
 )
-from parallel_backend_loky._exit import ExitHook
+from parallel_backend_loky._exit import ExitHook, kill_executor
 from parallel_backend_loky._semaphores import note_workers, unlink_semaphores
 
 __all__ = ["LokyBackend"]
@@ -39,12 +39,7 @@ IDLE_SECONDS = 300.0
 
 
 def _close(executor: ProcessPoolExecutor) -> None:
-    queue = executor._call_queue
-    executor.shutdown(wait=True, kill_workers=True)
-    # The thread that feeds the workers may be in the middle of writing to a pipe that is full. With the last end to
-    # read from closed that fails, which it takes for its end; else it would stay for ever.
-    if queue is not None and not queue._reader.closed:
-        queue._reader.close()
+    kill_executor(executor)
     unlink_semaphores(executor)
 
 

@@ -1,4 +1,4 @@
-"""Ends the workers when the interpreter exits, also those that are inside a task."""
+"""Ends executors, and all of them when the interpreter exits, also those whose workers are inside a task."""
 
 from __future__ import annotations
 
@@ -13,10 +13,38 @@ from loky.process_executor import ProcessPoolExecutor
 
 from parallel.backend import kill_process_tree
 
-__all__ = ["ExitHook"]
+__all__ = ["ExitHook", "kill_executor"]
 
-#: How long the exit of the interpreter waits for workers that have nothing to do.
+#: How long the exit of the interpreter waits for workers that have nothing to do, and for the threads that feed them.
 GRACE_SECONDS = 1.0
+
+
+def kill_executor(executor: ProcessPoolExecutor) -> None:
+    """End the workers of an executor at once, and wait for them and for the threads that served them."""
+    queue, threads = executor._call_queue, _threads_of(executor)
+    executor.shutdown(wait=True, kill_workers=True)
+    # The thread that feeds the workers may be in the middle of writing to a pipe that is full. With the last end to
+    # read from closed that fails, which it takes for its end; else it would stay for ever.
+    if queue is not None and not queue._reader.closed:
+        queue._reader.close()
+    _join(threads, monotonic() + GRACE_SECONDS)
+
+
+def _threads_of(executor: ProcessPoolExecutor) -> list[threading.Thread]:
+    """Give the threads of an executor, for `_join` after its end.
+
+    loky waits for one of them, sometimes. They have the last references to some of its semaphores, which are given back
+    in two steps, and they are daemons, the one that manages the workers if the thread was that started it: if the
+    process ends between the two steps, a semaphore is reported as leaked.
+    """
+    queue = executor._call_queue
+    threads = [executor._executor_manager_thread, queue._thread if queue is not None else None]
+    return [thread for thread in threads if thread is not None]
+
+
+def _join(threads: list[threading.Thread], until: float) -> None:
+    for thread in threads:
+        thread.join(max(until - monotonic(), 0.0))
 
 
 class ExitHook:
@@ -56,7 +84,7 @@ class ExitHook:
         idle = []
         for executor in list(self._executors):
             if executor._pending_work_items:
-                executor.shutdown(wait=True, kill_workers=True)
+                kill_executor(executor)
             else:
                 idle.append(executor)
         _end_gently(idle)
@@ -69,6 +97,7 @@ def _end_gently(executors: list[ProcessPoolExecutor]) -> None:
     """
     workers = [process for executor in executors for process in list((executor._processes or {}).values())]
     sentinels = {process.sentinel: process for process in workers}
+    threads = [thread for executor in executors for thread in _threads_of(executor)]
     for executor in executors:
         executor.shutdown(wait=False)
     until = monotonic() + GRACE_SECONDS
@@ -77,3 +106,4 @@ def _end_gently(executors: list[ProcessPoolExecutor]) -> None:
             del sentinels[ended]
     for process in sentinels.values():
         kill_process_tree(process.pid)
+    _join(threads, until)
