@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from parallel._exports import FULL_CHECK_BYTES, Export, Exports
 from parallel._imports import OutOfReachError, unpack
 from parallel._parcel import Packed, pack
 from parallel._region import Folder
+from tests.core.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors")
 
@@ -61,11 +61,6 @@ def caller() -> Iterator[Caller]:
     made.exports.close()
 
 
-def descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
 def same_place(*packed: Packed) -> bool:
     """Tell whether all refer to the same bytes."""
     return len({tuple((one.regions[at.region], *at[1:]) for at in one.buffers + one.blobs) for one in packed}) == 1
@@ -93,9 +88,9 @@ def test_batches_share_one_copy(caller: Caller, value: Any) -> None:
 
 def test_views_share_the_copy_of_their_base(caller: Caller) -> None:
     base = np.arange(1000.0)
-    before = descriptors()
+    before = open_files()
     sent = [caller.send(base[i : i + 500])[0] for i in range(0, 500, 100)]
-    assert descriptors() == before + 1
+    assert open_files() == before + 1
     for i, packed in enumerate(sent):
         assert (unpack(packed, "r")[0] == base[i * 100 : i * 100 + 500]).all()
 
@@ -160,25 +155,25 @@ def test_what_workers_have_written_is_no_change_of_the_caller_s() -> None:
 
 
 def test_a_copy_goes_with_its_owner(caller: Caller) -> None:
-    before = descriptors()
+    before = open_files()
     value = large()
     packed = caller.pass_by(value)
     assert unpack(packed, "r")[0][0] == 1.0
     del value
     caller.pass_by(large())  # any batch tidies up
     caller.exports.tidy(())
-    assert descriptors() == before
+    assert open_files() == before
     with pytest.raises(OutOfReachError):
         unpack(packed, "r")
 
 
 def test_a_copy_stays_for_a_batch_in_flight_when_its_owner_is_gone(caller: Caller) -> None:
-    before = descriptors()
+    before = open_files()
     packed, export = caller.send(large(3.0))
     caller.pass_by(large(4.0))
     assert unpack(packed, "r")[0][0] == 3.0
     export.release()
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_a_new_owner_at_an_old_address_is_not_taken_for_the_old_one(caller: Caller) -> None:
@@ -192,21 +187,21 @@ def test_a_new_owner_at_an_old_address_is_not_taken_for_the_old_one(caller: Call
 def test_many_batches_need_no_more_than_one(caller: Caller) -> None:
     value, text = large(n_bytes=MIB), b"x" * 8000
     caller.pass_by(value, text)
-    before = descriptors()
+    before = open_files()
     for i in range(200):
         caller.pass_by(value, text, large(i), bytearray(8000), ["y" * 8000])
     caller.exports.tidy(())
-    assert descriptors() <= before + _exports.max_regions()
+    assert open_files() <= before + _exports.max_regions()
     caller.exports.close()
-    assert descriptors() < before
+    assert open_files() < before
 
 
 def test_closing_gives_everything_back(caller: Caller) -> None:
-    before = descriptors()
+    before = open_files()
     values = [large(i) for i in range(10)]
     packed = [caller.send(value)[0] for value in values]
     caller.exports.close()
-    assert descriptors() == before
+    assert open_files() == before
     with pytest.raises(OutOfReachError):
         unpack(packed[0], "r")
 
@@ -261,7 +256,7 @@ def test_what_the_system_refuses_goes_plainly(
 ) -> None:
     value = [large(), b"x" * 8000, bytearray(8000)]
     caller.pass_by(*value)
-    before = descriptors()
+    before = open_files()
 
     def refuse(*_: Any) -> Any:
         raise OSError(number, os.strerror(number))
@@ -270,7 +265,7 @@ def test_what_the_system_refuses_goes_plainly(
         patch.setattr(os, call, refuse)
         assert caller.sends_plainly(large(2.0), b"y" * 8000)
         assert os.strerror(number) in caller.reasons[0]
-        assert descriptors() == before
+        assert open_files() == before
     assert not caller.sends_plainly(large(2.0))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from parallel import _region
 from parallel._region import Address, Folder, Region, has_anonymous, map_privately, map_region, open_region, write_all
+from tests.core.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -50,10 +51,6 @@ def read(address: Address) -> bytes | None:
             return bytes(memory)
     finally:
         os.close(descriptor)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def in_fork(see: str, region: Region) -> bool:
@@ -105,10 +102,10 @@ def test_who_has_mapped_a_region_keeps_it_when_it_is_closed(region: Region) -> N
 
 
 def test_a_region_that_nobody_refers_to_is_given_back(folder: Folder) -> None:
-    before = descriptors()
+    before = open_files()
     address = Region("test", folder).address
     assert read(address) is None
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_an_address_leads_to_its_own_region_or_to_none() -> None:
@@ -158,10 +155,10 @@ def test_a_peer_cannot_write_in_mode_r(region: Region) -> None:
 
 def test_a_private_mapping_holds_no_descriptor_and_is_its_owners_alone(region: Region) -> None:
     write(region)
-    before = descriptors()
+    before = open_files()
     memory = map_privately(region.descriptor, 1000)
     assert len(memory) == 1000
-    assert descriptors() == before
+    assert open_files() == before
     region.close()
     view = memoryview(memory)
     view[0] = 99
@@ -245,10 +242,10 @@ def test_what_is_said_wins_over_the_environment(
 
 @pytest.mark.usefixtures("files_only")
 def test_where_no_file_can_be_made_there_is_no_region(tmp_path: Path) -> None:
-    before = descriptors()
+    before = open_files()
     with pytest.raises(OSError, match="nowhere"):
         Region("test", Folder(tmp_path / "nowhere"))
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_a_fork_does_not_remove_the_folder(folder: Folder) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import pickle
 import sys
@@ -18,6 +17,7 @@ from parallel import _region, _rooms
 from parallel._parcel import Packed, pack
 from parallel._region import Folder, Region
 from parallel._rooms import ResultParcel, Rooms, unpack_result
+from tests.core.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors")
 
@@ -63,11 +63,6 @@ def bring(rooms: Rooms, value: object) -> Any:
     return result
 
 
-def descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
 def refuse(*_: Any) -> Any:
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
@@ -110,9 +105,9 @@ def test_results_can_be_written_and_are_the_owner_s_alone(rooms: Rooms) -> None:
 
 
 def test_live_results_hold_no_descriptor(rooms: Rooms) -> None:
-    before = descriptors()
+    before = open_files()
     results = [bring(rooms, np.full(500, i)) for i in range(100)]
-    assert descriptors() == before
+    assert open_files() == before
     assert all((result == i).all() for i, result in enumerate(results))
 
 
@@ -193,10 +188,10 @@ def test_where_the_system_refuses_there_is_no_room(rooms: Rooms, monkeypatch: py
 
 
 def test_closing_gives_all_free_rooms_back() -> None:
-    before = descriptors()
+    before = open_files()
     rooms = Rooms(Folder(), 3)
     for room in [take(rooms) for _ in range(3)]:
         rooms.give_back(room, is_clean=True)
-    assert descriptors() == before + 3
+    assert open_files() == before + 3
     rooms.close()
-    assert descriptors() == before
+    assert open_files() == before
