@@ -7,7 +7,6 @@ that was guessed too large costs one budget at most. That is why sizes may grow 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -158,26 +157,24 @@ class AdaptiveBatching(_Measured):
         self._n_jobs = n_jobs
         self._max_size = max(max_size, 1)
         self._size = 1
+        self._aim()
 
     def start_with(self, task_seconds: float, round_trip_seconds: float) -> None:
         """Begin with what is known of such tasks, instead of finding it out by small batches."""
         self.task_seconds = task_seconds
         self.round_trip_seconds = round_trip_seconds
+        self._aim()
         self._size = self._ideal()
 
     def _ideal(self) -> int:
         assert self.task_seconds is not None
         return max(min(int(self.target_seconds / self.task_seconds), self._max_size), 1)
 
-    @property
-    def target_seconds(self) -> float:
-        """How long a batch should last."""
-        return min(max(self.round_trip_seconds / DISPATCH_SHARE, MIN_TARGET_SECONDS), MAX_TARGET_SECONDS)
-
-    @property
-    def budget_seconds(self) -> float | None:
-        """Give the budget; see `Batching`."""
-        return self.target_seconds * BUDGET_FACTOR
+    def _aim(self) -> None:
+        #: How long a batch should last.
+        self.target_seconds = min(max(self.round_trip_seconds / DISPATCH_SHARE, MIN_TARGET_SECONDS), MAX_TARGET_SECONDS)
+        #: See `Batching`.
+        self.budget_seconds = self.target_seconds * BUDGET_FACTOR
 
     def next_size(self, remaining: int | None) -> int:
         """Give the size; see `Batching`.
@@ -189,7 +186,7 @@ class AdaptiveBatching(_Measured):
         if size > 1 and size * (weight := self._bytes_per_task()) > MAX_BATCH_BYTES:
             size = max(int(MAX_BATCH_BYTES / weight), 2)  # with one nobody can tell whether it is one for all
         if remaining is not None and self.task_seconds is not None:
-            fair = math.ceil(remaining / (2 * self._n_jobs))
+            fair = -(-remaining // (2 * self._n_jobs))  # rounded up
             floor = int(self.round_trip_seconds / self.task_seconds)
             size = min(size, max(fair, floor, 1))
         return size
@@ -197,6 +194,7 @@ class AdaptiveBatching(_Measured):
     def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
         """Learn from a batch; see `Batching`."""
         self._learn(done, seconds, round_trip_seconds)
+        self._aim()
         if self.task_seconds is not None:
             self._size = min(self._ideal(), max(GROWTH * sent, self._size))
 

@@ -159,13 +159,14 @@ class Call:
         scheduler = self.scheduler
         try:
             while not scheduler.is_over:
-                self._see_to_deadlines()
-                if self._inbox.empty():
-                    wanted = scheduler.wanted()
-                    if wanted:
-                        self._read(wanted)
-                        continue
-                self._wait()
+                deadline = scheduler.next_deadline()
+                if deadline is not None and deadline <= self._clock():
+                    self._pass_deadlines()
+                    deadline = scheduler.next_deadline()
+                if self._inbox.empty() and (wanted := scheduler.wanted()):
+                    self._read(wanted, deadline)
+                else:
+                    self._wait(deadline)
         except BaseException:  # Ctrl-C, or a listener that raised
             scheduler.on_close(self._clock())
             self._abort()
@@ -187,20 +188,17 @@ class Call:
         assert error is not None
         return error
 
-    def _see_to_deadlines(self) -> None:
+    def _pass_deadlines(self) -> None:
         """Act on deadlines that have passed, once the events that came before are through."""
-        deadline = self.scheduler.next_deadline()
-        if deadline is not None and deadline <= self._clock():
-            for _ in range(self._inbox.qsize()):
-                handle, arguments, at = self._inbox.get()
-                handle(*arguments, at)
-            self._perform(self.scheduler.on_time(self._clock()))
+        for _ in range(self._inbox.qsize()):
+            handle, arguments, at = self._inbox.get()
+            handle(*arguments, at)
+        self._perform(self.scheduler.on_time(self._clock()))
 
-    def _wait(self) -> None:
+    def _wait(self, deadline: float | None) -> None:
         """Take one event, or notice that a deadline has passed or that nothing has arrived for a while."""
-        if self.scheduler.is_over:
+        if self.scheduler.is_over:  # by a deadline
             return
-        deadline = self.scheduler.next_deadline()
         until = self._quiet_until if deadline is None else min(self._quiet_until, deadline)
         try:
             handle, arguments, at = self._inbox.get(timeout=max(until - self._clock(), 0.0))
@@ -214,8 +212,8 @@ class Call:
         self._quiet_until = at + STALL_SECONDS
         handle(*arguments, at)
 
-    def _read(self, count: int) -> None:
-        self._late.enter(self.scheduler.next_deadline(), self._may_be_closed and not self._source.is_plain)
+    def _read(self, count: int, deadline: float | None) -> None:
+        self._late.enter(deadline, self._may_be_closed and not self._source.is_plain)
         try:
             tasks, exhausted, error = self._source.read(count)
         finally:

@@ -147,8 +147,7 @@ class Dispatch:
 
         `is_next` tells of an index whether all that is held waits for it.
         """
-        load = self._next_load()
-        if load is None:
+        if not self.pending.n_ready or (load := self._next_load()) is None:
             return None
         cut = self._cut(load == 0, is_next)
         return self._launch(*cut, load > 0, now) if cut is not None else None
@@ -173,10 +172,12 @@ class Dispatch:
 
     def _next_load(self) -> int | None:
         """Give how many batches the worker has that would get the next one; None if none can take one."""
-        load = self.lanes.next_load()
-        if len(self.flights) >= self.max_in_flight or load is None:
+        if len(self.flights) >= self.max_in_flight:
             return None
-        return load if load < (self._depth if self._depth == 1 or self.batching.queues() else 1) else None
+        load = self.lanes.next_load()
+        if not load:
+            return load
+        return load if load < self._depth and self.batching.queues() else None
 
     def _next_size(self) -> int:
         ahead = self.pending.n_ready

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from parallel._task import Batch
 
-__all__ = ["Limits", "Watch"]
+__all__ = ["NO_LIMITS", "Limits", "Watch"]
 
 
 class Limits(NamedTuple):
@@ -30,6 +30,9 @@ class Limits(NamedTuple):
     call_seconds: float | None = None
     task_error: Callable[[Batch, int, float], BaseException] | None = None
     call_error: Callable[[float], BaseException] | None = None
+
+
+NO_LIMITS = Limits()
 
 
 class Watch:

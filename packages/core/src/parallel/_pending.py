@@ -23,6 +23,8 @@ class Pending:
         self.n_read = 0
         self._buffer: list[Any] = []
         self._buffer_at = 0  # what is before was taken already
+        #: How many were never sent.
+        self.n_buffered = 0
         # (index of the first task, tasks, whether to run it alone)
         self._returned: list[tuple[int, Sequence[Any], bool]] = []
         self._n_returned = 0
@@ -31,11 +33,6 @@ class Pending:
 
     def __len__(self) -> int:
         return self.n_buffered + self._n_returned + len(self._delayed)
-
-    @property
-    def n_buffered(self) -> int:
-        """How many were never sent."""
-        return len(self._buffer) - self._buffer_at
 
     @property
     def n_ready(self) -> int:
@@ -49,6 +46,7 @@ class Pending:
             self._buffer.extend(tasks)
         else:
             self._buffer, self._buffer_at = tasks, 0
+        self.n_buffered += len(tasks)
 
     def put_back(self, start: int, tasks: Sequence[Any], alone: bool = False) -> None:
         """Add tasks that were with a worker: neighbours in the input, from index `start`; to run `alone`, or not."""
@@ -96,8 +94,9 @@ class Pending:
         start = self.n_read - self.n_buffered
         if self.n_buffered <= size:
             tasks = self._buffer[self._buffer_at :] if self._buffer_at else self._buffer
-            self._buffer, self._buffer_at = [], 0
+            self._buffer, self._buffer_at, self.n_buffered = [], 0, 0
             return start, tasks
+        self.n_buffered -= size
         end = self._buffer_at + size
         tasks = self._buffer[self._buffer_at : end]
         if end < _LONG < len(self._buffer):

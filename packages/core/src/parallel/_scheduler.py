@@ -21,7 +21,7 @@ from typing import Any
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._batching import Batching
 from parallel._dispatch import Dispatch, Flight, Window
-from parallel._limits import Limits, Watch
+from parallel._limits import NO_LIMITS, Limits, Watch
 from parallel._results import Results
 from parallel._retry import ONCE, Attempts, Retry
 from parallel._states import TERMINAL, Faults, State
@@ -83,6 +83,8 @@ class Scheduler:
         began_at: float = 0.0,
     ) -> None:
         self.state = State.FEEDING
+        #: Whether a terminal state was reached.
+        self.is_over = False
         self._faults = faults or Faults()
         self._attempts = Attempts(retry)
         self._dispatch = Dispatch(
@@ -98,7 +100,7 @@ class Scheduler:
             attempts=self._attempts,
         )
         self._results = results
-        self._limits = limits or Limits()
+        self._limits = limits or NO_LIMITS
         self._watch = Watch()
         self._return_exceptions = return_exceptions
         self._began_at = began_at
@@ -111,11 +113,6 @@ class Scheduler:
         self.n_given_up = 0
 
     # -- what the driver asks ------------------------------------------------------------------------------------------
-
-    @property
-    def is_over(self) -> bool:
-        """Whether a terminal state was reached."""
-        return self.state in TERMINAL
 
     @property
     def in_flight(self) -> int:
@@ -142,8 +139,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """Tell when `on_time` must be called at the latest, if nothing else happens."""
-        times = [self._watch.next(self._dispatch.flights), self._dispatch.pending.next_due(), self._call_until]
-        return min((at for at in times if at is not None), default=None)
+        times = self._call_until, self._watch.next(self._dispatch.flights), self._dispatch.pending.next_due()
+        return None if times == (None, None, None) else min(at for at in times if at is not None)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -284,7 +281,7 @@ class Scheduler:
             return self._fail([], self._limits.call_error(now - self._began_at))
         actions: list[Action] = []
         for batch_id in self._watch.take(now, self._dispatch.flights):
-            if self.state in TERMINAL:
+            if self.state in TERMINAL:  # by the one before
                 break
             if self._faults.sees_starts:
                 actions.append(Look(batch_id))
@@ -349,7 +346,7 @@ class Scheduler:
         """The consumer wants no more."""
         if self.is_over:
             return []
-        self.state = State.CLOSED
+        self._end(State.CLOSED)
         return [Finish(abort=True)]
 
     # -- what becomes of a batch ---------------------------------------------------------------------------------------
@@ -414,7 +411,7 @@ class Scheduler:
 
     def _fail(self, actions: list[Action], error: BaseException) -> list[Action]:
         if not self.is_over:
-            self.state = State.FAILED
+            self._end(State.FAILED)
             actions.append(Fail(error))
         return actions
 
@@ -439,9 +436,13 @@ class Scheduler:
                 self._watch.set(batch.batch_id, now + self._limits.task_seconds)
             actions.append(Submit(batch))
         if self._is_done():
-            self.state = State.FINISHED
+            self._end(State.FINISHED)
             actions.append(Finish())
         return actions
+
+    def _end(self, state: State) -> None:
+        self.state = state
+        self.is_over = state in TERMINAL
 
     def _land(self, batch_id: int) -> Flight | None:
         return None if self.is_over else self._dispatch.land(batch_id)

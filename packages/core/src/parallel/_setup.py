@@ -21,7 +21,7 @@ from parallel._explain import keep_partial
 from parallel._generator import GeneratorSink, OwnedCall
 from parallel._inner_threads import CallThreads
 from parallel._interpreter import process_token
-from parallel._limits import Limits
+from parallel._limits import NO_LIMITS, Limits
 from parallel._memory import CallMemory, Sharing
 from parallel._progress import BatchListener, Progress
 from parallel._results import OrderedResults, UnorderedResults
@@ -337,6 +337,9 @@ def _call_info(plan: CallPlan, source: Source) -> Any:
 
 
 def _limits(plan: CallPlan) -> Limits:
+    if plan.task_seconds is None and plan.call_seconds is None:
+        return NO_LIMITS
+
     def task_error(batch: Batch, position: int, ran_seconds: float) -> BaseException:
         function = describe_function(batch.call_at(position)[0])
         index = batch.start + position
