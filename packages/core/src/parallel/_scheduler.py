@@ -441,8 +441,7 @@ class Scheduler:
         return actions
 
     def _end(self, state: State) -> None:
-        self.state = state
-        self.is_over = state in TERMINAL
+        self.state, self.is_over = state, True
 
     def _land(self, batch_id: int) -> Flight | None:
         return None if self.is_over else self._dispatch.land(batch_id)
