@@ -17,7 +17,7 @@ from parallel._exports import FULL_CHECK_BYTES, Export, Exports
 from parallel._imports import OutOfReachError, unpack
 from parallel._parcel import Packed, pack
 from parallel._region import Folder
-from tests.core.files import open_files
+from tests.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors")
 

@@ -14,7 +14,7 @@ import pytest
 
 from parallel import _region
 from parallel._region import Address, Folder, Region, has_anonymous, map_privately, map_region, open_region, write_all
-from tests.core.files import open_files
+from tests.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 

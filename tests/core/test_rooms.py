@@ -17,7 +17,7 @@ from parallel import _region, _rooms
 from parallel._parcel import Packed, pack
 from parallel._region import Folder, Region
 from parallel._rooms import ResultParcel, Rooms, unpack_result
-from tests.core.files import open_files
+from tests.files import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors")
 
@@ -29,7 +29,7 @@ def rooms(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "file":
         monkeypatch.setattr(_region, "has_anonymous", lambda: False)
     folder = Folder(tmp_path)
-    made = Rooms(folder, 3)
+    made = Rooms(folder, lambda: 3)
     yield made
     made.close()
     folder.close()
@@ -189,9 +189,42 @@ def test_where_the_system_refuses_there_is_no_room(rooms: Rooms, monkeypatch: py
 
 def test_closing_gives_all_free_rooms_back() -> None:
     before = open_files()
-    rooms = Rooms(Folder(), 3)
+    rooms = Rooms(Folder(), lambda: 3)
     for room in [take(rooms) for _ in range(3)]:
         rooms.give_back(room, is_clean=True)
     assert open_files() == before + 3
     rooms.close()
     assert open_files() == before
+
+
+def test_calls_on_the_same_workers_leave_each_other_rooms() -> None:
+    spare: list[Region] = []
+    first = Rooms(Folder(), lambda: 3, spare)
+    clean, written = take(first), take(first)
+    first.give_back(clean, is_clean=True)
+    first.give_back(written, is_clean=False)
+    first.close()
+    assert spare == [clean] and not written.is_open
+    second = Rooms(Folder(), lambda: 3, spare)
+    assert take(second) is clean
+    assert take(second) is not clean
+    assert spare == []
+
+
+def test_only_some_rooms_are_left_and_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_files()
+    spare: list[Region] = []
+    rooms = Rooms(Folder(), lambda: 100, spare)
+    for room in [take(rooms) for _ in range(100)]:
+        rooms.give_back(room, is_clean=True)
+    rooms.close()
+    assert len(spare) == _rooms.MAX_SPARE == open_files() - before
+    spare.clear()
+    assert open_files() == before
+    monkeypatch.setattr(_region, "has_anonymous", lambda: False)
+    folder = Folder(tmp_path)
+    rooms = Rooms(folder, lambda: 3, spare)
+    rooms.give_back(take(rooms), is_clean=True)
+    rooms.close()
+    folder.close()
+    assert spare == [] and open_files() == before

@@ -28,8 +28,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parallel import Parallel, delayed
+from parallel._rooms import MAX_SPARE
 from parallel.errors import TaskTimeoutError
 from parallel_testkit import LeakCheck
+from tests.files import open_files
 from tests.integration import sharing_tasks as tasks
 from tests.integration.programs import Program, finish, members_of
 
@@ -705,3 +707,15 @@ def test_arrays_that_are_made_one_by_one_are_not_all_in_memory_at_a_time(max_nby
     assert results == [125_000] * 300
     # A batch of 16 MB waits, and two for each worker are on their way; what is behind is freed as it comes back.
     assert most <= 6 * 16
+
+
+def test_a_block_keeps_rooms_until_its_end() -> None:
+    before = open_files()
+    with Parallel(n_jobs=2, backend="mp") as parallel:
+        parallel.map(abs, range(10))
+        inside = open_files()
+        assert before < inside <= before + MAX_SPARE
+        assert [array.sum() for array in parallel.map(np.full, [100_000] * 20, [1.0] * 20)] == [100_000.0] * 20
+        parallel.map(abs, range(10))
+        assert open_files() <= before + MAX_SPARE
+    assert open_files() == before

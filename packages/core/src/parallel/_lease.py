@@ -158,6 +158,7 @@ class Lease:
                 else:
                     backend.terminate()
             finally:
+                state.terms = None  # with what calls have left to each other
                 # Not before: whoever wants the same backend meanwhile waits for the lock, and then begins anew.
                 _states.pop(id(backend), None)
 

@@ -40,6 +40,10 @@ class Sharing(NamedTuple):
 NO_SHARING = Sharing(NO_LIMIT, None)
 
 
+def _none() -> int:
+    return 0
+
+
 class CallMemory:
     """The memory of one call.
 
@@ -49,13 +53,20 @@ class CallMemory:
         How.
     temp_folder
         Where files go, on systems without anonymous memory.
+    spare
+        See `Rooms`.
     """
 
-    def __init__(self, sharing: Sharing, temp_folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        sharing: Sharing,
+        temp_folder: str | os.PathLike[str] | None = None,
+        spare: list[Region] | None = None,
+    ) -> None:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
         self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
-        self._rooms = Rooms(self._folder, max_regions() if sharing.limit < NO_LIMIT else 0)
+        self._rooms = Rooms(self._folder, max_regions if sharing.limit < NO_LIMIT else _none, spare)
         #: Whether a worker could not find something: then all is sent, also what only was the name of a file.
         self.is_refused = False
         self._has_warned = False

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from parallel._parcel import Location, Packed, Parcel, put_together
 from parallel._region import Address, Folder, Region, aligned, map_privately, open_region, write_all
 
 __all__ = ["ResultParcel", "Rooms", "unpack_result"]
+
+
+#: How many rooms one call leaves to the next.
+MAX_SPARE = 8
 
 
 class Rooms:
@@ -26,28 +30,39 @@ class Rooms:
     folder
         For files, where memory cannot be anonymous.
     most
-        How many there may be at a time.
+        Tells how many there may be at a time.
+    spare
+        Rooms that earlier calls on the same workers have left, for this call to use and to leave some itself; calls in
+        several threads may have it in common.
     """
 
-    def __init__(self, folder: Folder, most: int) -> None:
+    def __init__(self, folder: Folder, most: Callable[[], int], spare: list[Region] | None = None) -> None:
         self._folder = folder
         self._most = most
+        self._spare = spare
         self._n_out = 0
         self._free: list[Region] = []
 
     def take(self) -> Region | None:
         """Give a room for the results of a batch; None if there is none to be had, and they travel in the pipe."""
-        if self._free:
-            room = self._free.pop()
-        elif self._n_out >= self._most:
-            return None
-        else:
-            try:
-                room = Region("results", self._folder)
-            except OSError:
-                return None
-        self._n_out += 1
+        room = self._free.pop() if self._free else self._take_spare() or self._make()
+        if room is not None:
+            self._n_out += 1
         return room
+
+    def _take_spare(self) -> Region | None:
+        try:
+            return self._spare.pop() if self._spare else None
+        except IndexError:  # another thread was faster
+            return None
+
+    def _make(self) -> Region | None:
+        if self._n_out >= self._most():
+            return None
+        try:
+            return Region("results", self._folder)
+        except OSError:
+            return None
 
     def give_back(self, room: Region, *, is_clean: bool) -> None:
         """A batch is over; `is_clean` if nothing was written and its worker is done with the room."""
@@ -58,10 +73,13 @@ class Rooms:
             room.close()
 
     def close(self) -> None:
-        """Give all that are free back."""
+        """Give all that are free back, but for some without a file that later calls may use."""
         free, self._free = self._free, []
         for room in free:
-            room.close()
+            if self._spare is not None and len(self._spare) < MAX_SPARE and room.address.process:
+                self._spare.append(room)
+            else:
+                room.close()
 
 
 class ResultParcel(Parcel):

@@ -10,6 +10,7 @@ as bytes made once, and the worker keeps what it has unpickled of it, by the cal
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -251,6 +252,11 @@ class Encoder:
     def _dumps_function(self, function: object) -> tuple[bytes | Packed, Export | None]:
         if self._codec is not None:
             return self._codec.compress(dumps(function)), None  # its serializer may know data only
+        if type(function) is FunctionType:
+            with contextlib.suppress(Exception):  # a lambda, say
+                data = pickle.dumps(function, protocol=5)
+                if not needs_value(data):
+                    return data, None  # its name only: nothing large comes along
         export = self._memory.new_export() if self._memory is not None else None
         if export is None:
             return dumps(function), None

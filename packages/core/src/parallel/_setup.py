@@ -279,7 +279,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     is_near = backend.same_host
     sharing = plan.sharing if is_near and backend.wire == "bytes" else None
     codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
-    nested, caps = plan.terms
+    nested, caps, spare = plan.terms
     header = CallHeader(
         # Another host has CPUs of its own.
         nested if is_near else nested._replace(cpus=0),
@@ -303,7 +303,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
         backend=plan.backend_name,
         seed=plan.seed,
     )
-    memory = CallMemory(sharing, plan.temp_folder) if sharing is not None else None
+    memory = CallMemory(sharing, plan.temp_folder, spare) if sharing is not None else None
     return CallCarrier(local, Encoder(header, memory, codec), codec, memory)
 
 
