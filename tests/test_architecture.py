@@ -38,6 +38,7 @@ CORE_LAYERS = [
     {"backend"},
     {"_carrier"},
     {"_worker", "_warm", "_watch"},
+    {"_quick"},
     {"_running"},
     {"_context"},
     {"_outcomes"},

@@ -84,3 +84,32 @@ def test_the_repr_tells_where_the_tasks_are(pending: Pending) -> None:
     pending.put_back(0, ["a"])
     pending.delay(1.0, 1, "b", alone=False)
     assert repr(pending) == "3 buffered, 1 returned, 1 delayed"
+
+
+def test_parts_of_a_range_are_taken_as_ranges() -> None:
+    numbers = range(5, 500, 7)
+    pending = Pending()
+    taken: list[Any] = []
+    at = 0
+    for read, take in [(1, 1), (10, 3), (20, 9), (5, 18), (1, 2), (30, 4)]:
+        pending.read(numbers[at : at + read])
+        at += read
+        start, tasks = pending.take_buffered(take)
+        assert isinstance(tasks, range) and start == len(taken)
+        taken += tasks
+    start, tasks = pending.take_buffered(100)
+    assert isinstance(tasks, range) and start == len(taken)
+    assert [*taken, *tasks] == list(numbers[:at])
+    assert pending.n_buffered == 0
+
+
+def test_parts_of_a_range_may_come_back() -> None:
+    pending = Pending()
+    pending.read(range(100, 110))
+    _, tasks = pending.take_buffered(10)
+    pending.put_back(4, tasks[4:])
+    pending.put_back(2, tasks[2:4], alone=True)
+    assert pending.take_returned(9) == (2, [102], True)
+    assert pending.take_returned(9) == (3, [103], True)
+    assert pending.take_returned(2) == (4, range(104, 106), False)
+    assert pending.take_returned(9) == (6, range(106, 110), False)

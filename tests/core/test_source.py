@@ -198,3 +198,29 @@ def test_a_list_whose_class_iterates_in_its_own_way_is_read_that_way() -> None:
             return reversed(self)
 
     assert read_all(Source.of_calls(Backwards(calls(5)))) == calls(5)[::-1]
+
+
+@pytest.mark.parametrize("numbers", [range(0), range(1), range(7), range(10, -11, -3)])
+def test_parts_of_a_range_are_ranges(numbers: range) -> None:
+    source = Source.of_map(abs, (numbers,))
+    tasks: list[Any] = []
+    exhausted = False
+    while not exhausted:
+        some, exhausted, error = source.read(3)
+        assert isinstance(some, range) and error is None
+        assert len(some) == 3 or exhausted
+        tasks += some
+    assert tasks == list(numbers)
+
+
+def test_the_first_of_a_range_says_how_many_are_read_with_it() -> None:
+    source = Source.of_map(abs, (range(5, 100),))
+    source.begin = lambda function, args: 40 if function is abs and list(args) == [5] else 0
+    assert source.read(1) == (range(5, 45), False, None)
+    assert source.read(1) == (range(45, 46), False, None)
+
+
+def test_the_numbers_of_a_range_are_no_tasks() -> None:
+    tasks, exhausted, error = Source.of_calls(range(3)).read(2)
+    assert (tasks, exhausted) == ([], False)
+    assert isinstance(error, TypeError)

@@ -131,7 +131,7 @@ class Export(Parcel):
 
     def watch(self, values: Sequence[object]) -> None:
         """Look at arguments that can be changed in place, and that pickle without showing it."""
-        if self._exports.is_watching:
+        if self._exports.is_watching and not isinstance(values, range):
             # By type first: most batches have many values, of few types, and nothing to look at.
             kinds = {kind for kind in set(map(type, values)) if issubclass(kind, _SILENT) or is_other_array_class(kind)}
             for value in values if kinds else ():

@@ -21,7 +21,7 @@ class Pending:
 
     def __init__(self) -> None:
         self.n_read = 0
-        self._buffer: list[Any] = []
+        self._buffer: list[Any] | range = []
         self._buffer_at = 0  # what is before was taken already
         #: How many were never sent.
         self.n_buffered = 0
@@ -39,13 +39,16 @@ class Pending:
         """How many could be sent now."""
         return self.n_buffered + self._n_returned
 
-    def read(self, tasks: list[Any]) -> None:
-        """Add tasks from the input."""
+    def read(self, tasks: list[Any] | range) -> None:
+        """Add tasks from the input: all in lists, or all parts of one range."""
         self.n_read += len(tasks)
-        if self.n_buffered:
-            self._buffer.extend(tasks)
-        else:
+        if not self.n_buffered:
             self._buffer, self._buffer_at = tasks, 0
+        elif isinstance(self._buffer, range):
+            assert isinstance(tasks, range)
+            self._buffer, self._buffer_at = range(self._buffer[self._buffer_at], tasks.stop, tasks.step), 0
+        else:
+            self._buffer.extend(tasks)
         self.n_buffered += len(tasks)
 
     def put_back(self, start: int, tasks: Sequence[Any], alone: bool = False) -> None:
@@ -99,7 +102,7 @@ class Pending:
         self.n_buffered -= size
         end = self._buffer_at + size
         tasks = self._buffer[self._buffer_at : end]
-        if end < _LONG < len(self._buffer):
+        if isinstance(self._buffer, range) or end < _LONG < len(self._buffer):
             self._buffer_at = end
         else:
             del self._buffer[:end]

@@ -144,7 +144,7 @@ class Scheduler:
 
     # -- events --------------------------------------------------------------------------------------------------------
 
-    def on_input(self, tasks: list[Any], exhausted: bool, now: float) -> list[Action]:
+    def on_input(self, tasks: list[Any] | range, exhausted: bool, now: float) -> list[Action]:
         """Tasks were read from the input, the last of them if `exhausted`."""
         if self.is_over:
             return []

@@ -46,6 +46,8 @@ class Source:
         #: Whether it is read without running code of the user.
         self.is_plain = isinstance(tasks, _PLAIN_INPUTS)
         self._iterator: Iterator[Any] = iter(tasks)
+        # What is left of a range: its parts are ranges, too, and cost the same to send whatever their length.
+        self._range = tasks if isinstance(tasks, range) and kind is Kind.ITEMS else None
         self._n_read = 0
         self._piece = 1
         #: Told the function and the arguments of the first task; says how many to read at first.
@@ -70,7 +72,7 @@ class Source:
         """Read tuples of arguments."""
         return cls(map(tuple, iterable), Kind.ARGS, function, _length(iterable))
 
-    def read(self, count: int) -> tuple[list[Any], bool, BaseException | None]:
+    def read(self, count: int) -> tuple[list[Any] | range, bool, BaseException | None]:
         """Read up to `count` tasks; fewer when the iterator is slow, but at least one unless it ends.
 
         Returns
@@ -82,6 +84,8 @@ class Source:
         error
             What the iterator raised, or a TypeError about a task that is none.
         """
+        if self._range is not None:
+            return self._read_range(self._range, count)
         tasks: list[Any] = []
         exhausted = False
         error: BaseException | None = None
@@ -99,6 +103,14 @@ class Source:
                 exhausted = False  # or the call could be over before it hears of the error
         self._n_read += len(tasks)
         return tasks, exhausted, error
+
+    def _read_range(self, left: range, count: int) -> tuple[range, bool, None]:
+        begin, self.begin = self.begin, None
+        if begin is not None and left:
+            count = max(count, begin(self.function, left[:1]))
+        tasks, self._range = left[:count], left[count:]
+        self._n_read += len(tasks)
+        return tasks, not self._range, None
 
     def _begin(self, tasks: list[Any]) -> int:
         """Read the first task, and give how many are to be read with it."""

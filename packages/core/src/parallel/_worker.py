@@ -14,7 +14,7 @@ from itertools import repeat
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
-from parallel import _outcomes, _serialize
+from parallel import _outcomes, _quick, _serialize
 from parallel._board import Slot, open_slot
 from parallel._codec import Codec
 from parallel._context import Captured, Carried, Surroundings
@@ -212,9 +212,17 @@ def _run_fields(
     try:
         if calls is None and fields.form == _serialize.COLUMNS:
             function = functions[fields.functions[0][0]]
-            args = zip(*content, strict=True) if content else repeat((), fields.n_tasks)
             name = describe_function(function)
-            outcome = run_args(function, args, run)
+            if (
+                content
+                and header.is_own_process
+                and not known.is_here
+                and _quick.is_worth_it(function, fields.n_tasks, run)
+            ):
+                outcome = _quick.run_columns(function, content, run)
+            else:
+                args = zip(*content, strict=True) if content else repeat((), fields.n_tasks)
+                outcome = run_args(function, args, run)
             describe = lambda _: name  # noqa: E731
         else:
             if calls is None:
