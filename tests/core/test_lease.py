@@ -42,6 +42,32 @@ def test_several_users_share_the_workers_of_the_first(backend: HereBackend) -> N
     assert backend.log == ["configure 2", "terminate"]
 
 
+class Left:
+    """What a call has left to the next one."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.is_closed = False
+        self.error = error
+
+    def close(self) -> None:
+        self.is_closed = True
+        if self.error is not None:
+            raise self.error
+
+
+def test_what_calls_leave_to_each_other_goes_with_the_last_of_them(backend: HereBackend) -> None:
+    first, second = lease(backend), lease(backend)
+    left = [Left(), Left(OSError()), Left()]
+    first.spare.extend(left)
+    first.release()
+    assert second.spare == left
+    assert not any(one.is_closed for one in left)
+    second.release()
+    assert all(one.is_closed for one in left)
+    assert second.spare == []
+    assert backend.log == ["configure 2", "terminate"]
+
+
 def test_workers_are_got_anew_after_they_were_given_back(backend: HereBackend) -> None:
     lease(backend, 2).release()
     assert lease(backend, 5).n_jobs == 5

@@ -43,6 +43,8 @@ class _State:
         self.was_aborted = False
         #: What `Lease.terms` has made last, and the settings that were active then.
         self.terms: tuple[Settings, Any] | None = None
+        #: What calls have left to each other; closed with the workers.
+        self.spare: list[Any] = []
         # Held while workers start or end, so that a second user waits until they are there.
         self.lock = threading.Lock()
 
@@ -103,6 +105,11 @@ class Lease:
                 self.n_jobs: int = state.n_jobs
                 return
 
+    @property
+    def spare(self) -> list[Any]:
+        """What calls on these workers leave to each other, until the last user goes; each has a method `close`."""
+        return self._state.spare
+
     def terms(self, make: Callable[[], T]) -> T:
         """Give what `make` gives, made once for all calls on these workers with the settings that are active here.
 
@@ -150,6 +157,10 @@ class Lease:
                     state.needs_abort = False
                     backend.abort_everything(ensure_ready=True)
                 return
+            for left in state.spare:
+                with contextlib.suppress(OSError):  # somebody has closed its descriptor
+                    left.close()
+            state.spare.clear()
             try:
                 if state.needs_abort:
                     backend.abort_everything(ensure_ready=False)
@@ -158,7 +169,6 @@ class Lease:
                 else:
                     backend.terminate()
             finally:
-                state.terms = None  # with what calls have left to each other
                 # Not before: whoever wants the same backend meanwhile waits for the lock, and then begins anew.
                 _states.pop(id(backend), None)
 

@@ -391,6 +391,7 @@ class Parallel:
             codec=self._codec,
             temp_folder=self.temp_folder,
             terms=lease.terms(lambda: terms_of(self._backend, lease.n_jobs)),
+            spare=lease.spare,
             context=capture(self._propagate, hook, is_local=self._backend.uses_threads),
             seed=self.seed,
             prints=prints,

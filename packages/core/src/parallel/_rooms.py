@@ -75,9 +75,10 @@ class Rooms:
     def close(self) -> None:
         """Give all that are free back, but for some without a file that later calls may use."""
         free, self._free = self._free, []
+        spare, self._spare = self._spare, None
         for room in free:
-            if self._spare is not None and len(self._spare) < MAX_SPARE and room.address.process:
-                self._spare.append(room)
+            if spare is not None and len(spare) < MAX_SPARE and room.address.process:
+                spare.append(room)
             else:
                 room.close()
 

@@ -24,6 +24,7 @@ from parallel._interpreter import process_token
 from parallel._limits import NO_LIMITS, Limits
 from parallel._memory import CallMemory, Sharing
 from parallel._progress import BatchListener, Progress
+from parallel._region import Region
 from parallel._results import OrderedResults, UnorderedResults
 from parallel._retry import Retry
 from parallel._running import LocalCall
@@ -67,6 +68,8 @@ class CallPlan(NamedTuple):
         Where that makes files, if it must.
     terms
         What tasks find on the workers.
+    spare
+        Memory for results that calls on these workers leave to each other; see `parallel._rooms.Rooms`.
     context
         The caller's, for the tasks.
     seed
@@ -94,6 +97,7 @@ class CallPlan(NamedTuple):
     codec: Codec
     temp_folder: str | None
     terms: Terms
+    spare: list[Region]
     context: Captured
     seed: Any
     prints: bool
@@ -279,7 +283,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
     is_near = backend.same_host
     sharing = plan.sharing if is_near and backend.wire == "bytes" else None
     codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
-    nested, caps, spare = plan.terms
+    nested, caps = plan.terms
     header = CallHeader(
         # Another host has CPUs of its own.
         nested if is_near else nested._replace(cpus=0),
@@ -303,7 +307,7 @@ def _carrier(plan: CallPlan, sight: Sight) -> CallCarrier:
         backend=plan.backend_name,
         seed=plan.seed,
     )
-    memory = CallMemory(sharing, plan.temp_folder, spare) if sharing is not None else None
+    memory = CallMemory(sharing, plan.temp_folder, plan.spare) if sharing is not None else None
     return CallCarrier(local, Encoder(header, memory, codec), codec, memory)
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from parallel import _plugins
 from parallel._cpu import cpu_budget
 from parallel._inner_threads import Caps, caps_of
-from parallel._region import Region
 from parallel._settings import Settings
 from parallel.backend import ParallelBackendBase
 
@@ -21,14 +20,12 @@ class Terms(NamedTuple):
     nested: Settings
     #: Most threads of libraries in one worker.
     caps: Caps
-    #: Memory for results that calls on these workers leave to each other; see `parallel._rooms.Rooms`.
-    spare: list[Region]
 
 
 def terms_of(backend: ParallelBackendBase, n_jobs: int) -> Terms:
     """Read the environment and the machine."""
     caps = caps_of(backend._prepare_worker_env(n_jobs), is_exact=backend.inner_max_num_threads is not None)
-    return Terms(nested_settings(backend, n_jobs), caps, [])
+    return Terms(nested_settings(backend, n_jobs), caps)
 
 
 def nested_settings(backend: ParallelBackendBase, n_jobs: int) -> Settings:
