@@ -185,3 +185,55 @@ def test_keyword_arguments_are_begun_with_one_by_one() -> None:
     source.begin = lambda function, args: pytest.fail("was asked")  # type: ignore[assignment,return-value]
     tasks, _, _ = source.read(1)
     assert len(tasks) == 1
+
+
+def count_of_known(tasks: Source) -> tuple[int, AdaptiveBatching, list[bool]]:
+    """Read the beginning of an input of a function that is known; tell how many were read, and who was trusted."""
+    show(noop, 0.0001)
+    batching, trusted = AdaptiveBatching(2), list[bool]()
+    head_start = HeadStart("b", batching, None, trusted.append)
+    tasks.begin, tasks.allows = head_start.begin, head_start.allows
+    return len(tasks.read(1)[0]), batching, trusted
+
+
+SMALL: list[Any] = [1, 2.5, "text", b"bytes", None, True]
+
+
+@pytest.mark.parametrize(
+    "form", [Source.of_calls, lambda tasks: Source.of_starmap(noop, (args for _, args, _ in tasks))]
+)
+def test_tasks_of_small_constants_are_read_many_at_a_time(form: Callable[[Any], Source]) -> None:
+    count, batching, trusted = count_of_known(form(delayed(noop)(SMALL[i % 6]) for i in range(1000)))
+    assert count == batching.next_size(None) > 8
+    assert trusted == [True]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        delayed(noop)([1]),
+        delayed(noop)(bytearray(1)),
+        delayed(noop)(value=1),
+        (noop, [1], {}),
+        (noop, iter([1]), {}),
+        (noop, 5, {}),
+    ],
+)
+def test_a_task_that_could_be_changed_is_the_last_to_be_read(second: Any) -> None:
+    read: list[Any] = []
+
+    def tasks() -> Iterator[Any]:
+        for task in [delayed(noop)(1), *[second] * 1000]:
+            read.append(task)
+            yield task
+
+    count, batching, trusted = count_of_known(Source.of_calls(tasks()))
+    assert count == len(read) == 2
+    assert (batching.next_size(None), batching.task_seconds) == (1, None)
+    assert trusted == [True, False]
+
+
+def test_a_list_need_not_be_looked_at() -> None:
+    count, batching, trusted = count_of_known(Source.of_calls([delayed(noop)(1), *[delayed(noop)([1])] * 1000]))
+    assert count == batching.next_size(None) > 8
+    assert trusted == [True]

@@ -289,3 +289,21 @@ def test_what_a_closure_has_shared_is_given_back_by_the_workers(kind: str) -> No
         assert parallel.map(lambda i: float(shared.get()[i]), range(4)) == [0.0] * 4
         shared.close()
         assert parallel.map(n_mapped, range(20)) == [0] * 20
+
+
+@every_kind
+@pytest.mark.parametrize("make", [np.zeros, lambda n: array.array("d", [0.0] * n), bytearray])
+def test_a_call_of_a_function_that_had_small_tasks_before(kind: str, make: Callable[[int], Any]) -> None:
+    parallel = Parallel(**KINDS[kind])
+    numbers = list(range(200))
+    for _ in range(2):  # so that it is known how short they are
+        assert parallel(delayed(first)(i) for i in numbers) == numbers
+
+    def tasks() -> Iterator[Any]:
+        yield delayed(first)(-1)
+        values = make(8)
+        for i in numbers:
+            values[0] = i
+            yield delayed(first)(values)
+
+    assert parallel(tasks()) == [-1, *numbers]

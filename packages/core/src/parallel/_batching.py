@@ -166,6 +166,13 @@ class AdaptiveBatching(_Measured):
         self._aim()
         self._size = self._ideal()
 
+    def start_over(self) -> None:
+        """Forget what `start_with` said."""
+        self.task_seconds = None
+        self.round_trip_seconds = FIRST_ROUND_TRIP_SECONDS
+        self._aim()
+        self._size = 1
+
     def _ideal(self) -> int:
         assert self.task_seconds is not None
         return max(min(int(self.target_seconds / self.task_seconds), self._max_size), 1)

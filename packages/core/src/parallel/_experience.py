@@ -12,6 +12,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from parallel._batching import AdaptiveBatching
+from parallel._pickling import brings_nothing
 from parallel._states import State
 
 __all__ = ["HeadStart"]
@@ -38,12 +39,22 @@ class HeadStart:
         The policy of the call.
     total
         Length of the input, if known.
+    trust
+        Told whether tasks may be read before the first was sent, though the input may change what it has handed out;
+        None if they may be anyhow.
     """
 
-    def __init__(self, backend_name: str, batching: AdaptiveBatching, total: int | None) -> None:
+    def __init__(
+        self,
+        backend_name: str,
+        batching: AdaptiveBatching,
+        total: int | None,
+        trust: Callable[[bool], None] | None = None,
+    ) -> None:
         self._backend_name = backend_name
         self._batching = batching
         self._total = total
+        self._trust = trust
         self._key: tuple[str, object] | None = None
 
     def begin(self, function: Callable[..., Any] | None, args: Iterable[Any]) -> int:
@@ -56,8 +67,21 @@ class HeadStart:
         known = _known.get(self._key) if self._key is not None else None
         if known is None or not all(map(_is_small, args)):
             return 1
+        if self._trust is not None:
+            if not brings_nothing(function):
+                return 1
+            self._trust(True)
         self._batching.start_with(*known)
         return self._batching.next_size(self._total)
+
+    def allows(self, values: Iterable[object]) -> bool:
+        """Look at arguments of tasks that were read with the first; if any may be changed, forget what is known."""
+        if set(map(type, values)) <= _SMALL:
+            return True
+        if self._trust is not None:
+            self._trust(False)
+        self._batching.start_over()
+        return False
 
     def end(self, state: State) -> None:
         """Remember how long tasks took; called when the call is over."""

@@ -71,6 +71,7 @@ class CallMemory:
         self.is_refused = False
         self._has_warned = False
         self._n_begun = self._trusted_at = 0
+        self._is_first_small = False
         # By batch id: what it uses, until it is over.
         self._batches: dict[int, tuple[Export | None, Region | None]] = {}
         # By batch id: what functions have sent apart that it uses.
@@ -84,11 +85,15 @@ class CallMemory:
         have copies of their own to write to.
         """
         exports = self._exports
-        if not self._n_begun:
+        if not self._n_begun and not self._is_first_small:
             return True
         if not exports.has_seen_array:
             return False
         return exports.has_seen_change or exports.is_watching or (self.sends and self.sharing.mode == "c")
+
+    def trust(self, is_first_small: bool) -> None:
+        """Take the first task for sent, because it holds nothing that is large or can be changed; or not."""
+        self._is_first_small = is_first_small
 
     def begin(self, batch_id: int) -> tuple[Export | None, Region | None]:
         """Give what the data of a batch goes through, and room for its results; None for the pipe."""

@@ -7,11 +7,12 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from parallel._variables import reduce_variable
 
-__all__ = ["cloud_pickler", "dumps", "dumps_by_value", "needs_value"]
+__all__ = ["brings_nothing", "cloud_pickler", "dumps", "dumps_by_value", "needs_value"]
 
 #: What the names of modules have in common that mean something else, or nothing, in a worker: __main__, __mp_main__.
 _MAIN_NAMES = b"_main__"
@@ -24,6 +25,23 @@ def needs_value(data: bytes) -> bool:
     # A module that another thread is just importing does not have it yet, and nobody can have used it.
     registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
     return registry is not None and bool(registry())
+
+
+def brings_nothing(function: object) -> bool:
+    """Tell whether nothing travels with a function that could be changed while it stays what it is."""
+    if type(function) is not FunctionType:
+        return type(function) is BuiltinFunctionType and isinstance(function.__self__, ModuleType)
+    if function.__closure__ is not None:
+        return False
+    is_found = getattr(sys.modules.get(function.__module__), function.__qualname__, None) is function
+    if is_found and function.__module__ != "__main__" and not needs_value(b""):
+        return True  # only its name does
+    # It travels with those globals that it names, as they are then. Those of functions inside it are not looked for.
+    names, known = function.__code__.co_names, function.__globals__
+    has_inner = any(isinstance(constant, CodeType) for constant in function.__code__.co_consts)
+    has_own = function.__defaults__ or function.__kwdefaults__ or function.__dict__
+    is_fixed = all(isinstance(known[name], ModuleType | BuiltinFunctionType) for name in names if name in known)
+    return is_fixed and not has_inner and not has_own
 
 
 def dumps_by_value(value: object) -> bytes:

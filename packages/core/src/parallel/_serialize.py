@@ -15,6 +15,8 @@ import itertools
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from itertools import repeat
+from operator import is_, itemgetter
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +27,7 @@ from parallel._exports import Export
 from parallel._failures import pack_failure
 from parallel._memory import CallMemory
 from parallel._parcel import Packed, pack
-from parallel._pickling import dumps, dumps_by_value, needs_value
+from parallel._pickling import brings_nothing, dumps, dumps_by_value, needs_value
 from parallel._region import Address
 from parallel._shared import by_reference, is_any_known
 from parallel._task import Batch, Failure, Kind, describe_function
@@ -245,9 +247,7 @@ class Encoder:
         """Tell whether what a function brings along may be another since it was pickled."""
         if self._memory is None or not self._memory.must_be_single():
             return False
-        if type(function) is not FunctionType or function.__closure__ is not None:
-            return True
-        return function.__module__ == "__main__"  # what it refers to there travels along
+        return not brings_nothing(function)
 
     def _dumps_function(self, function: object) -> tuple[bytes | Packed, Export | None]:
         if self._codec is not None:
@@ -319,18 +319,21 @@ def _as_columns(batch: Batch) -> tuple[object, Sequence[Sequence[Any]]] | None:
     if batch.kind is Kind.ARGS:
         function, args = batch.function, tasks
     else:
-        functions, args, kwargs = zip(*tasks, strict=True)
+        function = tasks[0][0]
+        if not all(map(is_, map(_FIRST, tasks), repeat(function))):
+            return None
+        kwargs = list(map(_THIRD, tasks))
         if any(kwargs) or None in kwargs:
             return None
-        function = functions[0]
-        if len(set(map(id, functions))) > 1:
-            return None
-    try:
-        if len(set(map(len, args))) > 1:
-            return None
-    except TypeError:  # arguments may be any iterable, as for a call
-        return None
-    return function, tuple(zip(*args, strict=True))
+        args = list(map(_SECOND, tasks))
+    if not set(map(type, args)) <= _ARGUMENTS or len(set(map(len, args))) > 1:
+        return None  # arguments may be any iterable, as for a call
+    return function, tuple(list(map(itemgetter(number), args)) for number in range(len(args[0])))
+
+
+# Not by zip(*tasks), which makes an iterator for each task.
+_FIRST, _SECOND, _THIRD = itemgetter(0), itemgetter(1), itemgetter(2)
+_ARGUMENTS = {tuple, list}
 
 
 def tasks_of(payload: bytes, batch: Batch) -> Sequence[Any] | None:

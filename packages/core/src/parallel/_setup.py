@@ -224,9 +224,10 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
     policy = FixedBatching(1) if is_blind else _batching(plan, is_list, carrier.encoder)
     batching = _single(policy, source, carrier)
     head_start = None
-    if isinstance(policy, AdaptiveBatching) and batching.reads_ahead:
-        head_start = HeadStart(plan.backend_name, policy, source.total)
-        source.begin = head_start.begin
+    if isinstance(policy, AdaptiveBatching):
+        trust = None if carrier.memory is None or batching.reads_ahead else carrier.memory.trust
+        head_start = HeadStart(plan.backend_name, policy, source.total, trust)
+        source.begin, source.allows = head_start.begin, head_start.allows if trust is not None else None
     scheduler = Scheduler(
         n_jobs=plan.n_jobs,
         batching=batching,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from operator import length_hint
 from time import monotonic
 from typing import Any
@@ -52,6 +52,10 @@ class Source:
         self._piece = 1
         #: Told the function and the arguments of the first task; says how many to read at first.
         self.begin: Callable[[Callable[..., Any] | None, Iterable[Any]], int] | None = None
+        #: Told the arguments of those that are read with it, piece by piece; says whether that may go on.
+        self.allows: Callable[[Iterable[object]], bool] | None = None
+        self._asks = False
+        self._first_function: Callable[..., Any] | None = None
 
     @classmethod
     def of_calls(cls, tasks: Iterable[Any]) -> Source:
@@ -92,6 +96,7 @@ class Source:
         try:
             if self.begin is not None:
                 count = max(count, self._begin(tasks))
+                self._asks = self.allows is not None and count > 1
             exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count)
         except Exception as raised:
             error = raised
@@ -101,8 +106,20 @@ class Source:
                 error = _wrong_task(self._n_read + wrong, tasks[wrong])
                 del tasks[wrong:]
                 exhausted = False  # or the call could be over before it hears of the error
+        self._asks, self._first_function = False, None
         self._n_read += len(tasks)
         return tasks, exhausted, error
+
+    def _may_go_on(self, piece: list[Any]) -> bool:
+        assert self.allows is not None
+        if self.kind is Kind.ITEMS:
+            return self.allows(piece)
+        if self.kind is Kind.ARGS:
+            return self.allows(chain.from_iterable(piece))
+        first = self._first_function
+        if _find_wrong(piece) is None and not any(f is not first or kw or type(a) is not tuple for f, a, kw in piece):
+            return self.allows(chain.from_iterable([args for _, args, _ in piece]))
+        return self.allows([piece])  # a list: who knows
 
     def _read_range(self, left: range, count: int) -> tuple[range, bool, None]:
         begin, self.begin = self.begin, None
@@ -123,6 +140,7 @@ class Source:
         if _find_wrong(tasks) is not None:
             return 1
         function, args, kwargs = tasks[0]
+        self._first_function = function
         return begin(function, args) if not kwargs else 1
 
     def _read_plain(self, tasks: list[Any], count: int) -> bool:
@@ -135,6 +153,8 @@ class Source:
             size = min(self._piece, count - len(tasks))
             before = len(tasks)
             tasks.extend(islice(self._iterator, size))  # keeps what came before an error
+            if self._asks and not self._may_go_on(tasks[before:]):
+                break
             if len(tasks) - before < size:
                 return True
             last, now = now, monotonic()
