@@ -66,7 +66,7 @@ def test_the_first_batch_is_one_task() -> None:
 
 
 def test_batches_of_short_tasks_grow_until_dispatch_costs_little() -> None:
-    size = run(AdaptiveBatching(2), task_seconds=1e-5)
+    size = run(AdaptiveBatching(2), task_seconds=1e-5, n_batches=100)
     assert size * 1e-5 >= 0.9 * ROUND_TRIP / 0.02
 
 
@@ -118,10 +118,27 @@ def test_one_batch_that_was_held_up_is_no_slow_way() -> None:
 
 def test_the_end_of_a_known_input_is_divided_among_the_workers() -> None:
     batching = AdaptiveBatching(4)
-    size = run(batching, task_seconds=1e-4)
-    assert size > 20
+    run(batching, task_seconds=1e-4)
     assert batching.next_size(40) == 5
-    assert batching.next_size(100_000) == size
+    assert batching.next_size(1000) == batching.next_size(100_000) > 50
+
+
+@pytest.mark.parametrize("n_jobs", [2, 64])
+def test_of_an_unknown_input_a_batch_is_a_small_part_of_what_was_done(n_jobs: int) -> None:
+    batching = AdaptiveBatching(n_jobs)
+    n_done = 0
+    for _ in range(30 * n_jobs):
+        size = batching.next_size(None)
+        assert size <= max(n_done / (16 * n_jobs), 10)  # or as long as five round trips
+        batching.record(size, size, size * 0.001, 0.002)
+        n_done += size
+    assert 10 < size < 100
+    assert batching.next_size(1_000_000) == 100
+
+
+def test_of_an_unknown_input_batches_last_some_round_trips_at_least() -> None:
+    assert run(AdaptiveBatching(64), task_seconds=0.001, round_trip=0.01) == 50
+    assert run(AdaptiveBatching(1000), task_seconds=0.0001, round_trip=0.0001) == 20  # two milliseconds
 
 
 def test_the_end_is_not_divided_into_batches_that_cost_more_than_they_do() -> None:

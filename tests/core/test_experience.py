@@ -43,8 +43,13 @@ def test_a_function_that_is_not_known_begins_with_one_task() -> None:
 
 def test_a_function_that_is_known_begins_with_a_batch_as_long_as_it_should_be() -> None:
     show(noop, 0.0001)
-    size = first_size(noop, [1])
+    size = first_size(noop, [1], total=100_000)
     assert 0.5 * 0.005 < size * 0.0001 <= 2 * 0.005  # a round trip of 0.1 ms is to be 2 % of it
+
+
+def test_where_the_length_is_not_known_it_begins_with_a_shorter_one() -> None:
+    show(noop, 0.0001)
+    assert first_size(noop, [1]) * 0.0001 == pytest.approx(0.002)
 
 
 def test_an_input_of_known_length_is_divided_among_the_workers() -> None:

@@ -38,6 +38,11 @@ MAX_BATCH = 8192
 #: what is in flight, are in memory at a time. Writing 16 MB takes a few milliseconds, which pays for dispatch.
 MAX_BATCH_BYTES = 16_000_000
 
+#: Of an input of unknown length, a batch is at most this part of what a worker has done so far; but it may last as many
+#: round trips: with a second batch at the worker, nothing waits for them.
+BATCHES_OF_SHARE = 16
+LEAST_ROUND_TRIPS = 5
+
 #: A second batch waits at the worker if a batch is shorter than this many round trips; else fetching the next one
 #: costs less than 1 % of the time, and a task that waits behind a slow one could have run elsewhere.
 QUEUE_BELOW_ROUND_TRIPS = 100
@@ -157,6 +162,7 @@ class AdaptiveBatching(_Measured):
         self._n_jobs = n_jobs
         self._max_size = max(max_size, 1)
         self._size = 1
+        self._n_done = 0
         self._aim()
 
     def start_with(self, task_seconds: float, round_trip_seconds: float) -> None:
@@ -187,19 +193,28 @@ class AdaptiveBatching(_Measured):
         """Give the size; see `Batching`.
 
         Towards the end of an input of known length batches shrink, so that all workers end together: half a fair share
-        of what is left (guided self-scheduling), but no shorter than a round trip.
+        of what is left (guided self-scheduling), but no shorter than a round trip. Where the length is not known the
+        input may end any time, and what workers have in hand then is how far apart they end: a small part of a worker's
+        share of what was done so far.
         """
         size = self._size
         if size > 1 and size * (weight := self._bytes_per_task()) > MAX_BATCH_BYTES:
             size = max(int(MAX_BATCH_BYTES / weight), 2)  # with one nobody can tell whether it is one for all
-        if remaining is not None and self.task_seconds is not None:
-            fair = -(-remaining // (2 * self._n_jobs))  # rounded up
-            floor = int(self.round_trip_seconds / self.task_seconds)
-            size = min(size, max(fair, floor, 1))
+        if self.task_seconds is not None:
+            if remaining is not None:
+                fair = -(-remaining // (2 * self._n_jobs))  # rounded up
+                least_seconds = self.round_trip_seconds
+            else:
+                fair = self._n_done // (BATCHES_OF_SHARE * self._n_jobs)
+                # The shortest: with many workers, others have waiting for a processor in them.
+                round_trip = self.least_round_trip_seconds or self.round_trip_seconds
+                least_seconds = max(LEAST_ROUND_TRIPS * round_trip, MIN_TARGET_SECONDS)
+            size = min(size, max(fair, int(least_seconds / self.task_seconds), 1))
         return size
 
     def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
         """Learn from a batch; see `Batching`."""
+        self._n_done += done
         self._learn(done, seconds, round_trip_seconds)
         self._aim()
         if self.task_seconds is not None:
