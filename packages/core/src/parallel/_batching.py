@@ -7,6 +7,7 @@ that was guessed too large costs one budget at most. That is why sizes may grow 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,6 +19,9 @@ DISPATCH_SHARE = 0.02
 #: What a round trip is taken to cost before the first was seen: a pipe to a local process and back, two wake-ups each
 #: way, on a machine with two busy cores.
 FIRST_ROUND_TRIP_SECONDS = 0.0002
+
+#: How many round trips count as lately.
+RECENT_ROUND_TRIPS = 8
 
 #: Bounds of a batch's target time. Below, the clock and the bookkeeping per batch count; above, waiting for the first
 #: results, and work that is lost with a worker, cost more than dispatch can.
@@ -80,7 +84,8 @@ class _Measured:
     def __init__(self) -> None:
         self.task_seconds: float | None = None
         self.round_trip_seconds = FIRST_ROUND_TRIP_SECONDS
-        #: The shortest one so far; None before there was one. Those of large batches have their pickling in them.
+        self._recent: deque[float] = deque(maxlen=RECENT_ROUND_TRIPS)
+        #: The shortest one so far; None before there was one.
         self.least_round_trip_seconds: float | None = None
 
     def _learn(self, done: int, seconds: float, round_trip_seconds: float | None) -> None:
@@ -90,9 +95,10 @@ class _Measured:
             # Slower counts at once, faster by halves: too small a batch costs a round trip, too large a one a budget.
             self.task_seconds = seen if known is None or seen > known else (known + seen) / 2
         if round_trip_seconds is not None:
-            # Mostly the smallest one seen: what is above it is waiting for a processor, or a worker's start, which
+            # The smallest one seen lately: what is above it is waiting for a processor, or a worker's start, which
             # larger batches would not save. Drifts up, so that a slow network is believed after some batches.
-            self.round_trip_seconds = max(min(round_trip_seconds, self.round_trip_seconds * 1.5), 1e-5)
+            self._recent.append(round_trip_seconds)
+            self.round_trip_seconds = max(min(*self._recent, self.round_trip_seconds * 1.5), 1e-5)
             least = self.least_round_trip_seconds
             if least is None or round_trip_seconds < least:
                 self.least_round_trip_seconds = max(round_trip_seconds, 1e-5)

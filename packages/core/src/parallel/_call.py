@@ -295,6 +295,7 @@ class Call:
                 blamed = _explain.unclear_error(batch, outcome.unclear, self._backend_name)
                 self._perform(self.scheduler.on_unclear(batch_id, blamed, now))
             else:
+                outcome.handling_seconds += job.sending_seconds
                 self._took(batch, outcome, now)
 
     def _on_unsendable(self, batch: Batch, error: TaskPicklingError, now: float) -> None:
@@ -306,7 +307,8 @@ class Call:
             for position, failure in outcome.failures.items()
         }
         self._backend.batch_completed(len(outcome.values), outcome.seconds)
-        self._perform(self.scheduler.on_outcome(batch.batch_id, outcome.values, failures, outcome.seconds, now))
+        values, seconds, handling = outcome.values, outcome.seconds, outcome.handling_seconds
+        self._perform(self.scheduler.on_outcome(batch.batch_id, values, failures, seconds, now, handling))
         listener = self._listener
         if listener is not None:
             for position, error in failures.items():
@@ -359,7 +361,7 @@ class Call:
         self._sight.follow(job)
         if self._backend.wire == "bytes":
             try:
-                job.payload  # noqa: B018 - made here, so that an error is the task's and not the pool's
+                job.make_payload(self._clock)  # here, so that an error is the task's and not the pool's
             except TaskPicklingError as error:
                 # As an event, not at once: the next batch may be as bad, and so on, each one call deeper.
                 self._forget(job)

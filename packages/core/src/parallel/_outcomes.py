@@ -7,6 +7,7 @@ due to.
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from parallel._parcel import Packed, pack
 from parallel._pickling import dumps
 from parallel._region import Region
 from parallel._rooms import ResultParcel, unpack_result
-from parallel._task import Batch, Failure, Outcome
+from parallel._task import SECONDS_PER_BYTE, Batch, Failure, Outcome
 from parallel.errors import BackendContractError, ResultPicklingError
 
 __all__ = [
@@ -40,11 +41,20 @@ _APART_MARK = "parallel.outcome.apart.1"
 #: The same of one that comes with what its tasks have emitted.
 _EMITTED_MARK = "parallel.outcome.emitted.1"
 
+#: A guess for outcomes that do not tell, being large.
+_PICKLING_PER_BYTE = 4e-9
+
 #: The last field of an outcome whose values went through a codec.
 _CODED = "coded"
 
 #: What is in the place of the seconds of an outcome that says why a batch was not run.
 _OUT_OF_REACH = -1.0
+
+
+#: What may follow an outcome: seconds, and a byte with which no pickle ends.
+_HANDLING = struct.Struct("<dB")
+_HANDLING_MARK = 0x54
+_LARGE_BYTES = 1 << 20
 
 
 # -- on the worker's side --------------------------------------------------------------------------------------------
@@ -68,6 +78,14 @@ def encode_out_of_reach() -> bytes:
 def with_emitted(encoded: bytes, emitted: bytes) -> bytes:
     """Add to an encoded outcome what the tasks have emitted, if they have."""
     return pickle.dumps((_EMITTED_MARK, encoded, emitted), protocol=5) if emitted else encoded
+
+
+def with_handling(encoded: bytes, seconds: float) -> bytes:
+    """Add to an encoded outcome how long the worker was busy with the batch, pickling and all, unless it is large.
+
+    Behind the pickle, of which it cannot be a part: reading stops before it.
+    """
+    return encoded + _HANDLING.pack(seconds, _HANDLING_MARK) if len(encoded) < _LARGE_BYTES else encoded
 
 
 def encode_unclear(failure: Failure) -> bytes:
@@ -170,13 +188,21 @@ def decode_outcome(
                 return Outcome([], {}, 0.0, unclear=unpack_failure(failures[0]))
             if values is None:
                 return Outcome([], {}, 0.0, is_blind=True, is_out_of_reach=seconds == _OUT_OF_REACH)
-            return Outcome(values, {position: unpack_failure(packed) for position, packed in failures.items()}, seconds)
+            unpacked = {position: unpack_failure(packed) for position, packed in failures.items()}
+            return Outcome(values, unpacked, seconds, handling_seconds=_handling_of(brought, seconds))
     raise BackendContractError(
         f"the backend {backend_name!r} brought {safe_text(brought, repr)[:200]} for tasks {batch.start} to "
         f"{batch.stop - 1}; it must bring what the submitted callable returned, unchanged",
         backend=backend_name,
         task_indices=batch.indices,
     )
+
+
+def _handling_of(brought: bytes | bytearray | memoryview, seconds: float) -> float:
+    if brought[-1] != _HANDLING_MARK:
+        return len(brought) * (_PICKLING_PER_BYTE + SECONDS_PER_BYTE)
+    told: float = _HANDLING.unpack_from(brought, len(brought) - _HANDLING.size)[0]
+    return max(told - seconds, 0.0) + len(brought) * SECONDS_PER_BYTE
 
 
 def _put_together(

@@ -29,6 +29,7 @@ from parallel._task import Batch, Kind
 
 __all__ = ["Faults", "Scheduler", "State", "Window"]
 
+Failures = Mapping[int, BaseException]
 
 #: After this many rounds of workers that were lost before they began anything, or as many as a task has attempts, the
 #: call is given up.
@@ -160,18 +161,19 @@ class Scheduler:
         return self._fail([], error)
 
     def on_outcome(
-        self, batch_id: int, values: list[Any], failures: Mapping[int, BaseException], seconds: float, now: float
+        self, batch_id: int, values: list[Any], failures: Failures, seconds: float, now: float, handling: float = 0.0
     ) -> list[Action]:
         """A batch came back: results of its first tasks, and failures by position.
 
-        A task that has neither was not run: it is given to whoever is free. A batch that is not in flight (reported
-        twice, or after the end) is ignored; if it was given up, its worker is free again.
+        It ran for so many `seconds`; pickling and transport took `handling` besides. A task that has neither result nor
+        failure was not run: it is given to whoever is free. A batch that is not in flight (reported twice, or after the
+        end) is ignored; if it was given up, its worker is free again.
         """
         flight = self._land(batch_id)
         if flight is None:
             return self._regain(batch_id, now)
         self._barren_losses = 0
-        round_trip = None if flight.queued else max(now - flight.submitted_at - seconds, 0.0)
+        round_trip = None if flight.queued else max(now - flight.submitted_at - seconds - handling, 0.0)
         self._dispatch.batching.record(len(flight.batch), len(values), seconds, round_trip)
         actions: list[Action] = []
         self._settle(actions, flight.batch, values, failures, now)
@@ -351,9 +353,7 @@ class Scheduler:
 
     # -- what becomes of a batch ---------------------------------------------------------------------------------------
 
-    def _settle(
-        self, actions: list[Action], batch: Batch, values: list[Any], failures: Mapping[int, BaseException], now: float
-    ) -> None:
+    def _settle(self, actions: list[Action], batch: Batch, values: list[Any], failures: Failures, now: float) -> None:
         """Accept the results of a batch around its failures, and put back what was not run."""
         start, done = batch.start, len(values)
         begin = 0  # of the results that were not accepted yet; neighbours go out as one fragment

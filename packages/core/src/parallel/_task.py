@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 __all__ = ["Batch", "Carrier", "Failure", "Job", "Kind", "Outcome", "describe_function"]
 
+#: What a byte takes on its way through a pipe and the buffers at its ends, in seconds.
+SECONDS_PER_BYTE = 1e-9
+
 
 class Kind(enum.IntEnum):
     """The form in which the tasks of a batch are kept."""
@@ -129,6 +132,8 @@ class Outcome:
         Position within the batch to failure; the value at that position means nothing.
     seconds
         How long the worker was busy with them.
+    handling_seconds
+        What pickling and transport took besides.
     is_blind
         The worker could not find the board on which it should note what it runs, and has run nothing.
     is_out_of_reach
@@ -138,7 +143,7 @@ class Outcome:
         worker, or its results in the caller. There are no values then.
     """
 
-    __slots__ = ("failures", "is_blind", "is_out_of_reach", "seconds", "unclear", "values")
+    __slots__ = ("failures", "handling_seconds", "is_blind", "is_out_of_reach", "seconds", "unclear", "values")
 
     def __init__(
         self,
@@ -148,6 +153,7 @@ class Outcome:
         is_blind: bool = False,
         unclear: Failure | None = None,
         is_out_of_reach: bool = False,
+        handling_seconds: float = 0.0,
     ) -> None:
         self.values = values
         self.failures = failures
@@ -155,6 +161,7 @@ class Outcome:
         self.is_blind = is_blind
         self.unclear = unclear
         self.is_out_of_reach = is_out_of_reach
+        self.handling_seconds = handling_seconds
 
     def __repr__(self) -> str:
         return f"<Outcome {len(self.values)} tasks, {len(self.failures)} failed, {self.seconds:.6f} s>"
@@ -191,7 +198,17 @@ class Job:
     Hand either to `ParallelBackendBase.retrieve_result_callback`'s caller as it is.
     """
 
-    __slots__ = ("_payload", "batch", "cancelled", "carrier", "note", "slot", "submitted_at", "values")
+    __slots__ = (
+        "_payload",
+        "batch",
+        "cancelled",
+        "carrier",
+        "note",
+        "sending_seconds",
+        "slot",
+        "submitted_at",
+        "values",
+    )
 
     def __init__(self, batch: Batch, carrier: Carrier) -> None:
         self.batch = batch
@@ -201,6 +218,8 @@ class Job:
         #: The same for a batch that runs in this process: a slot of its own, or None; and the results so far.
         self.note: Any = None
         self.submitted_at = 0.0
+        #: What pickling took before the submission, and what the bytes take on their way.
+        self.sending_seconds = 0.0
         self.values: list[Any] = []
         #: Set by the call when nobody wants the rest any more; looked at before each task run in this process.
         self.cancelled = False
@@ -223,6 +242,12 @@ class Job:
         if self._payload is None:
             self._payload = self.carrier.encode(self.batch, self.slot)
         return self._payload
+
+    def make_payload(self, clock: Callable[[], float]) -> None:
+        """Make the payload, and note how long that took; see `payload`."""
+        began = clock()
+        n_bytes = len(self.payload)
+        self.sending_seconds = clock() - began + n_bytes * SECONDS_PER_BYTE
 
     def __call__(self) -> Outcome:
         return self.carrier.run(self)

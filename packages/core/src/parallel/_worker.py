@@ -11,6 +11,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import repeat
+from time import monotonic
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -155,6 +156,11 @@ def run_payload(payload: bytes | bytearray) -> bytes:
     payload : bytes or bytearray
         The `Job.payload` of another process.
     """
+    began = monotonic()
+    return _outcomes.with_handling(_run_payload(payload), monotonic() - began)
+
+
+def _run_payload(payload: bytes | bytearray) -> bytes:
     fields = _serialize.read_payload(payload)
     if fields.form == _serialize.EXCUSE:
         position, packed = unpack(fields.body, None)  # made by Encoder.encode_excuse
