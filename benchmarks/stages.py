@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from benchmarks import links
 from benchmarks.row import Entry, Row, alone
 from benchmarks.tasks import noop
 from benchmarks.units import MICROSECONDS, NANOSECONDS, Unit
+from parallel import delayed
 from parallel._actions import Submit
 from parallel._batching import AdaptiveBatching, Batching, FixedBatching
+from parallel._board import new_slot
 from parallel._outcomes import decode_outcome, encode_outcome
-from parallel._results import OrderedResults
+from parallel._quick import run_columns
+from parallel._results import OrderedResults, Results
 from parallel._running import NEVER, Run, remote_failure, run_args, run_calls
 from parallel._scheduler import Scheduler
 from parallel._serialize import Encoder
 from parallel._settings import Settings
+from parallel._setup import ListSink
+from parallel._source import Source
 from parallel._task import Batch, Job, Kind, Outcome
 from parallel._worker import CallHeader, RemoteJob, run_payload
 from parallel.backend import ParallelBackendBase
@@ -41,11 +48,14 @@ def rows(is_quick: bool) -> list[Row]:
     """Give them."""
     rounds = 3 if is_quick else 9
     return [
+        _reading(rounds),
         _scheduler(rounds),
         _pickling(rounds),
         _unpickling(rounds),
         _loop(rounds),
         _outcome(rounds),
+        _delivery(rounds),
+        _one(rounds),
         _pipe(rounds),
         _inbox(rounds),
         *(_callback(backend, rounds) for backend in _BACKENDS),
@@ -73,6 +83,59 @@ def _row(
         score=lambda seconds, _: seconds / each,
         compares=False,
         needs=needs,
+    )
+
+
+# -- from the input, and to the caller ---------------------------------------------------------------------------------
+
+
+def _reading(rounds: int) -> Row:
+    items = range(_BATCH)
+    calls = _batch(Kind.CALLS).tasks
+
+    def read(source: Source) -> object:
+        exhausted, n_read = False, 0
+        while not exhausted:
+            tasks, exhausted, _ = source.read(_BATCH)
+            n_read += len(tasks)
+        return n_read
+
+    return _row(
+        "reading",
+        "reading the input: time per task",
+        rounds,
+        {
+            "a generator of delayed": lambda: read(Source.of_calls(delayed(noop)(item) for item in items)),
+            "a list of delayed": lambda: read(Source.of_calls(calls)),
+            "map, a generator": lambda: read(Source.of_map(noop, ((item for item in items),))),
+            "map, a range": lambda: read(Source.of_map(noop, (items,))),
+            "plain: a list of the generator": lambda: list(delayed(noop)(item) for item in items),  # noqa: C400
+        },
+        each=_BATCH,
+        unit=NANOSECONDS,
+    )
+
+
+def _delivery(rounds: int) -> Row:
+    fragments = [list(range(at, at + 100)) for at in range(0, 10 * _BATCH, 100)]
+
+    def deliver(results: Results) -> object:
+        sink = ListSink()
+        for number, fragment in enumerate(fragments):
+            for start, values in results.add(100 * number, fragment):
+                sink.deliver(start, values)
+        return sink.take()
+
+    return _row(
+        "delivery",
+        "ordering fragments of 100 results and collecting them: time per task",
+        rounds,
+        {
+            "to a list": lambda: deliver(OrderedResults()),
+            "plain: a list of all": lambda: list(chain.from_iterable(fragments)),
+        },
+        each=10 * _BATCH,
+        unit=NANOSECONDS,
     )
 
 
@@ -171,16 +234,19 @@ def _unpickling(rounds: int) -> Row:
 def _loop(rounds: int) -> Row:
     items, calls = range(_BATCH), _batch(Kind.CALLS).tasks
 
-    def run() -> Run:
-        return Run(True, 1.0, NEVER, remote_failure, 0, None, [])  # no slot and no context: as in a process
+    def run(slot: Any = None, context: Context | None = None) -> Run:
+        return Run(True, 1.0, NEVER, remote_failure, 0, slot, [], context)
 
     return _row(
         "loop",
         f"the worker's loop over a batch of {_BATCH:,}: time per task",
         rounds,
         {
-            "of map": lambda: run_args(noop, zip(items, strict=True), run()),
-            "of delayed": lambda: run_calls(calls, run()),
+            "in a process": lambda: run_columns(noop, [items], run()),
+            "with the clock": lambda: run_args(noop, zip(items, strict=True), run()),
+            "with the clock, rows": lambda: run_calls(calls, run()),
+            "with starts noted": lambda: run_args(noop, zip(items, strict=True), run(new_slot())),
+            "in a thread": lambda: run_calls(calls, run(context=copy_context())),
             "plain: a list comprehension": lambda: [noop(item) for item in items],
         },
         each=_BATCH,
@@ -205,6 +271,25 @@ def _outcome(rounds: int) -> Row:
         },
         each=_BATCH,
         unit=NANOSECONDS,
+    )
+
+
+def _one(rounds: int) -> Row:
+    batch = Batch(0, 0, [0], Kind.ITEMS, noop)
+    encoder = _encoder()
+    payload = encoder.encode(batch)
+    encoded = run_payload(payload)
+    return _row(
+        "one",
+        "what a batch of one task takes where its size does not matter",
+        rounds,
+        {
+            "to bytes": lambda: encoder.encode(batch),
+            "to bytes, the first of a call": lambda: _encoder().encode(batch),
+            "in the worker": lambda: run_payload(payload),
+            "from bytes": lambda: decode_outcome(encoded, batch, ""),
+        },
+        unit=MICROSECONDS,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallel import _setup
 from parallel._results import OrderedResults, Results, UnorderedResults
 
 Fragment = tuple[int, list[str]]
@@ -102,3 +103,14 @@ def test_the_repr_counts(results: Results, text: str) -> None:
     results.add(0, ["a"])
     results.add(2, ["c", "d"])
     assert repr(results) == text
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 64, 65, 1000])
+def test_a_list_of_results_is_put_together_from_all_its_parts(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_setup, "_PIECE", 4)
+    monkeypatch.setattr(_setup, "_PIECES", 8)
+    sink = _setup.ListSink()
+    for start in range(0, count, 3):
+        sink.deliver(start, list(range(start, min(start + 3, count))))
+    assert sink.take() == list(range(count))
+    assert sink.take() == []

@@ -38,7 +38,7 @@ from parallel._terms import Terms
 from parallel._worker import CallHeader
 from parallel.backend import ParallelBackendBase
 
-__all__ = ["CallPlan", "busy_mark", "make_generator", "run_list"]
+__all__ = ["CallPlan", "ListSink", "busy_mark", "make_generator", "run_list"]
 
 #: How far a generator works ahead of its consumer: enough for every worker to have one batch running, one waiting and
 #: two to be consumed.
@@ -110,18 +110,22 @@ class CallPlan(NamedTuple):
         return self.task_seconds is not None or self.retry.attempts > 1 or self.return_exceptions
 
 
-#: How many results are kept together.
+#: How many results are kept together, and how many of such pieces: large enough that their memory goes back to the
+#: system at once.
 _PIECE = 4096
+_PIECES = 128
 
 
-class _ListSink:
+class ListSink:
     """Collects results, which the scheduler delivers in order.
 
     In tuples: those of plain values are left alone by the garbage collector, which would look through a list of a
-    million results again and again while the call goes on.
+    million results again and again while the call goes on. What `take` gives is made while the tuples go, so that there
+    is one copy of ten million results in memory, and not two.
     """
 
     def __init__(self) -> None:
+        self._blocks: list[tuple[Any, ...]] = []
         self._pieces: list[tuple[Any, ...]] = []
         self._open: list[Any] = []
 
@@ -131,11 +135,22 @@ class _ListSink:
         if len(self._open) >= _PIECE:
             self._pieces.append(tuple(self._open))
             self._open = []
+            if len(self._pieces) == _PIECES:
+                self._blocks.append(tuple(chain.from_iterable(self._pieces)))
+                self._pieces = []
 
     def take(self) -> list[Any]:
         """Give all results, and forget them."""
-        pieces, rest, self._pieces, self._open = self._pieces, self._open, [], []
-        return [*chain.from_iterable(pieces), *rest] if pieces else rest
+        rest, self._open = self._open, []
+        if not self._pieces and not self._blocks:
+            return rest
+        results: list[Any] = []
+        for parts in (self._blocks, self._pieces):
+            parts.reverse()
+            while parts:
+                results += parts.pop()
+        results += rest
+        return results
 
 
 class _Session:
@@ -168,7 +183,7 @@ class _Session:
 
 def run_list(plan: CallPlan, source: Source) -> list[Any]:
     """Run a call in the calling thread, which is its owner, and give all results in the order of the input."""
-    sink = _ListSink()
+    sink = ListSink()
     call, session = _build(plan, source, sink)
     session.begin()
     error: BaseException | None = None
