@@ -942,3 +942,11 @@ def test_its_repr_tells_where_the_tasks_are() -> None:
     feed(scheduler, 5, exhausted=False)
     for fact in ("feeding", "5 read", "3 buffered", "1 batches in flight", "0 completed"):
         assert fact in repr(scheduler)
+
+
+def test_pickling_and_transport_are_no_part_of_a_round_trip() -> None:
+    batching = FixedBatching(1)
+    scheduler = make(batching=batching)
+    (batch,) = submitted(feed(scheduler, 1, exhausted=False))
+    scheduler.on_outcome(batch.batch_id, [1], {}, 1.0, 4.0, 2.5)
+    assert batching.least_round_trip_seconds == pytest.approx(0.5)

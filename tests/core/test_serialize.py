@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel import delayed
-from parallel._outcomes import decode_outcome
+from parallel._outcomes import decode_outcome, encode_outcome, with_handling
 from parallel._serialize import MAX_FUNCTIONS, Encoder
 from parallel._settings import ACTIVE, Settings
 from parallel._task import Batch, Kind, Outcome
@@ -700,6 +700,38 @@ def test_an_outcome_may_come_in_any_kind_of_buffer(form: Any) -> None:
     batch = Batch(0, 0, [delayed(abs)(-1)])
     brought = form(run_payload(Encoder(header()).encode(batch)))
     assert decode_outcome(brought, batch, "here").values == [1]
+
+
+def encoded_outcome(value: Any, handling: float) -> bytes:
+    return with_handling(encode_outcome(Outcome([value], {}, 2.0), 0, str), handling)
+
+
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+def test_an_outcome_tells_what_pickling_and_transport_took_besides(form: Any) -> None:
+    brought = form(encoded_outcome(1, 2.25))
+    outcome = decode_outcome(brought, Batch(0, 0, [1]), "here")
+    assert (outcome.values, outcome.seconds) == ([1], 2.0)
+    assert outcome.handling_seconds == pytest.approx(0.25 + len(brought) * 1e-9)
+
+
+def test_an_outcome_whose_clock_is_off_took_no_time_besides() -> None:
+    outcome = decode_outcome(encoded_outcome(1, 0.5), Batch(0, 0, [1]), "here")
+    assert 0 <= outcome.handling_seconds < 1e-6
+
+
+def test_what_a_large_outcome_took_is_guessed_and_it_is_not_copied() -> None:
+    value = b"x" * 2_000_000
+    plain = encode_outcome(Outcome([value], {}, 2.0), 0, str)
+    assert with_handling(plain, 3.0) is plain
+    outcome = decode_outcome(plain, Batch(0, 0, [1]), "here")
+    assert outcome.values == [value]
+    assert outcome.handling_seconds == pytest.approx(len(plain) * 5e-9)
+
+
+def test_an_outcome_of_a_worker_process_says_how_long_it_was_handled() -> None:
+    batch = Batch(0, 0, [delayed(abs)(-1)])
+    outcome = decode_outcome(run_payload(Encoder(header()).encode(batch)), batch, "here")
+    assert outcome.handling_seconds > 0
 
 
 def test_an_outcome_of_this_process_comes_as_it_is() -> None:
