@@ -242,3 +242,11 @@ def test_a_list_need_not_be_looked_at() -> None:
     count, batching, trusted = count_of_known(Source.of_calls([delayed(noop)(1), *[delayed(noop)([1])] * 1000]))
     assert count == batching.next_size(None) > 8
     assert trusted == [True]
+
+
+@pytest.mark.parametrize("large", [b"x" * 1001, "x" * 1001])
+def test_large_constants_are_not_read_many_at_a_time(large: Any) -> None:
+    count, batching, trusted = count_of_known(Source.of_calls(delayed(noop)(large if i else 1) for i in range(1000)))
+    assert count == 2
+    assert batching.next_size(None) == 1
+    assert trusted == [True, False]

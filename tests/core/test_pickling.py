@@ -83,3 +83,15 @@ def test_what_is_pickled_by_value_at_the_users_wish_brings_its_data() -> None:
         assert not brings_nothing(by_name)
     finally:
         cloudpickle.unregister_pickle_by_value(module)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "look = {}.get\ndef task(i): return look(i)",
+        "from random import random\ndef task(i): return random()",
+        "import types\nconfig = types.ModuleType('made_here')\ndef task(i): return config.value",
+    ],
+)
+def test_methods_of_objects_and_modules_that_nobody_can_import_are_data(text: str) -> None:
+    assert not brings_nothing(in_main(text))

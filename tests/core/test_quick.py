@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -34,14 +37,16 @@ class HeldAlarm(Alarm):
     """The test says when it goes off."""
 
     goes_off_at_once = False
+    can_be_set = True
 
-    def set(self, values: list[Any], at: float) -> None:
-        self.values, self.at = values, at
+    def set(self, values: list[Any], at: float) -> bool:
+        self._list, self.at = values, at
         if self.goes_off_at_once:
             self.go_off()
+        return self.can_be_set
 
-    def go_off(self) -> None:
-        self.values.clear()
+    def cancel(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -145,6 +150,42 @@ def test_without_a_budget_there_is_no_alarm(alarm: HeldAlarm) -> None:
     assert not hasattr(alarm, "at")
 
 
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_where_the_alarm_cannot_be_set_the_clock_is_looked_at(alarm: HeldAlarm, n_columns: int) -> None:
+    alarm.can_be_set = False
+    outcome = _quick.run_columns(add, [range(5, 50)] * n_columns, make_run(budget=0.0))
+    assert len(outcome.values) == 1
+
+
+def kill_self(libc: Any) -> type[int]:
+    """Make a number whose attribute sends a signal from C, so that the handler does not run before the task is over."""
+    return type("Sender", (int,), {"now": property(functools.partial(libc.kill, os.getpid()))})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal by way of the C library")
+@pytest.mark.parametrize("stop_on_failure", [True, False])
+@pytest.mark.parametrize("at", [0, 10, 39])
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_the_exception_of_a_signal_handler_moves_no_result(at: int, stop_on_failure: bool, n_columns: int) -> None:
+    def handle(*_: Any) -> None:
+        raise TimeoutError("late")
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    number: Any = kill_self(ctypes.CDLL(None))(signal.SIGUSR1)
+    try:
+
+        def task(i: int, _: int = 0) -> Any:
+            return number.now if i == at else i
+
+        outcome = _quick.run_columns(task, [range(40)] * n_columns, make_run(stop_on_failure=stop_on_failure))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert list(outcome.failures) == [at]
+    expected: list[Any] = list(range(at + 1 if stop_on_failure else 40))
+    expected[at] = None
+    assert outcome.values == expected
+
+
 def test_arguments_are_not_kept() -> None:
     class Argument:
         pass
@@ -186,44 +227,81 @@ def emptied(values: Signalling) -> bool:
 def test_a_list_is_emptied_when_its_time_has_come(real: Alarm) -> None:
     for _ in range(3):
         values = Signalling(1, 2)
-        real.set(values, monotonic() + 0.001)
+        assert real.set(values, monotonic() + 0.001)
         assert emptied(values)
+        real.cancel()
 
 
 def test_a_list_whose_time_is_sooner_than_that_of_the_last_is_not_late(real: Alarm) -> None:
     late, soon = Signalling(1), Signalling(2)
-    real.set(late, monotonic() + 3600)
+    assert real.set(late, monotonic() + 3600)
     real.cancel()
-    real.set(soon, monotonic())
+    assert real.set(soon, monotonic())
     assert emptied(soon)
     assert late == [1]
 
 
-def test_a_list_that_was_cancelled_stays_as_it_is(real: Alarm) -> None:
+def test_a_list_that_was_cancelled_stays_as_it_is() -> None:
+    now = 0.0
+    alarm = Alarm(lambda: now)
     kept, other = Signalling(1), Signalling(2)
-    real.set(kept, monotonic())
-    if not kept.is_empty.is_set():
-        real.cancel()
-    size = len(kept)
-    real.set(other, monotonic())
+    assert alarm.set(kept, 3600.0)
+    alarm.cancel()
+    now = 4000.0
+    assert alarm.set(other, 10.0)
     assert emptied(other)
-    assert len(kept) == size or kept.is_empty.is_set()
+    assert kept == [1]
 
 
 def test_it_is_found_asleep_again_and_again(real: Alarm) -> None:
     for _ in range(200):
         values = Signalling(1)
-        real.set(values, monotonic())
+        assert real.set(values, monotonic())
         assert emptied(values)
         real.cancel()
 
 
+def test_two_threads_cannot_set_it_at_a_time(real: Alarm) -> None:
+    first, second = Signalling(1), Signalling(2)
+    assert real.set(first, monotonic() + 3600)
+    assert not real.set(second, monotonic())
+    real.cancel()
+    assert real.set(second, monotonic())
+    assert emptied(second)
+    assert first == [1]
+
+
+def test_where_no_thread_can_be_started_it_cannot_be_set(real: Alarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    values = Signalling(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not real.set(values, monotonic())
+    assert real.set(values, monotonic())
+    assert emptied(values)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
-def test_a_forked_child_has_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    _quick._alarm.set([], monotonic() + 3600)
+def test_a_forked_child_has_one_of_its_own_and_ends_what_its_parent_does() -> None:
+    left = [1, 2, 3]
+    assert _quick._alarm.set(left, monotonic() + 3600)
     child = os.fork()
     if child == 0:
         values = Signalling(1)
-        _quick._alarm.set(values, monotonic())
-        os._exit(0 if emptied(values) else 1)
+        is_set = _quick._alarm.set(values, monotonic())
+        os._exit(0 if is_set and emptied(values) and not left else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert left == [1, 2, 3]
+    _quick._alarm.cancel()
+
+
+def test_where_threads_wait_long_for_the_interpreter_the_clock_is_looked_at() -> None:
+    before = sys.getswitchinterval()
+    assert is_worth_it(add, 100, make_run())
+    sys.setswitchinterval(1.0)
+    try:
+        assert not is_worth_it(add, 100, make_run())
+    finally:
+        sys.setswitchinterval(before)

@@ -307,3 +307,16 @@ def test_a_call_of_a_function_that_had_small_tasks_before(kind: str, make: Calla
             yield delayed(first)(values)
 
     assert parallel(tasks()) == [-1, *numbers]
+
+
+def add_to_array(value: Any) -> float:
+    return add_one(value) if isinstance(value, np.ndarray) else float(value)
+
+
+@every_kind
+@pytest.mark.parametrize("n_items", [10, 400_000])
+def test_tasks_of_a_known_function_have_copies_of_their_own(kind: str, n_items: int) -> None:
+    with Parallel(**KINDS[kind], mmap_mode="c") as parallel:
+        for _ in range(2):
+            parallel.map(add_to_array, range(500))
+        assert parallel.map(add_to_array, [0, *[np.zeros(n_items)] * 60]) == [0.0, *[1.0] * 60]

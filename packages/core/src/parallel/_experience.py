@@ -75,8 +75,10 @@ class HeadStart:
         return self._batching.next_size(self._total)
 
     def allows(self, values: Iterable[object]) -> bool:
-        """Look at arguments of tasks that were read with the first; if any may be changed, forget what is known."""
-        if set(map(type, values)) <= _SMALL:
+        """Look at arguments of tasks that were read with the first; if any is large, or may be changed, start anew."""
+        values = list(values)
+        kinds = set(map(type, values))
+        if kinds <= _SMALL and (kinds.isdisjoint((bytes, str)) or all(map(_is_small, values))):
             return True
         if self._trust is not None:
             self._trust(False)

@@ -66,7 +66,8 @@ class CallMemory:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
         self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
-        self._rooms = Rooms(self._folder, max_regions if sharing.limit < NO_LIMIT else _none, spare)
+        has_rooms = sharing.limit < NO_LIMIT
+        self._rooms = Rooms(self._folder, max_regions if has_rooms else _none, spare if has_rooms else None)
         #: Whether a worker could not find something: then all is sent, also what only was the name of a file.
         self.is_refused = False
         self._has_warned = False

@@ -40,8 +40,14 @@ def brings_nothing(function: object) -> bool:
     names, known = function.__code__.co_names, function.__globals__
     has_inner = any(isinstance(constant, CodeType) for constant in function.__code__.co_consts)
     has_own = function.__defaults__ or function.__kwdefaults__ or function.__dict__
-    is_fixed = all(isinstance(known[name], ModuleType | BuiltinFunctionType) for name in names if name in known)
-    return is_fixed and not has_inner and not has_own
+    return not has_inner and not has_own and all(_is_fixed(known[name]) for name in names if name in known)
+
+
+def _is_fixed(value: object) -> bool:
+    """Tell whether a global travels by its name: a module, or a function of one that is written in C."""
+    if isinstance(value, ModuleType):
+        return sys.modules.get(value.__name__) is value and not needs_value(b"")
+    return isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType)
 
 
 def dumps_by_value(value: object) -> bytes:

@@ -154,7 +154,7 @@ class Encoder:
             content, functions = self._rows(batch)
             if export is not None:
                 for _, _, args, kwargs in content:
-                    export.watch((*args, *kwargs.values()) if isinstance(args, tuple) else ())
+                    export.watch((*args, *(kwargs or {}).values()) if isinstance(args, tuple) else ())
         try:
             body = self._dumps(content, export)
         except Exception as error:

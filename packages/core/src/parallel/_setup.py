@@ -242,7 +242,8 @@ def _build(plan: CallPlan, source: Source, sink: Sink) -> tuple[Call, _Session]:
     if isinstance(policy, AdaptiveBatching):
         trust = None if carrier.memory is None or batching.reads_ahead else carrier.memory.trust
         head_start = HeadStart(plan.backend_name, policy, source.total, trust)
-        source.begin, source.allows = head_start.begin, head_start.allows if trust is not None else None
+        if carrier.memory is None or carrier.memory.sharing.mode != "c":  # else each array has a batch of its own
+            source.begin, source.allows = head_start.begin, head_start.allows if trust is not None else None
     scheduler = Scheduler(
         n_jobs=plan.n_jobs,
         batching=batching,
