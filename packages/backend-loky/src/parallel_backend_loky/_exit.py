@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.connection
 import multiprocessing.util
 import os
@@ -18,6 +19,9 @@ __all__ = ["ExitHook", "kill_executor"]
 #: How long the exit of the interpreter waits for workers that have nothing to do, and for the threads that feed them.
 GRACE_SECONDS = 1.0
 
+#: Held while an end of a pipe is closed.
+_closing = threading.Lock()
+
 
 def kill_executor(executor: ProcessPoolExecutor) -> None:
     """End the workers of an executor at once, and wait for them and for the threads that served them."""
@@ -25,8 +29,10 @@ def kill_executor(executor: ProcessPoolExecutor) -> None:
     executor.shutdown(wait=True, kill_workers=True)
     # The thread that feeds the workers may be in the middle of writing to a pipe that is full. With the last end to
     # read from closed that fails, which it takes for its end; else it would stay for ever.
-    if queue is not None and not queue._reader.closed:
-        queue._reader.close()
+    if queue is not None:
+        with _closing, contextlib.suppress(OSError):  # another thread may be doing the same, or loky's own
+            if not queue._reader.closed:
+                queue._reader.close()
     _join(threads, monotonic() + GRACE_SECONDS)
 
 
@@ -76,7 +82,9 @@ class ExitHook:
             self._told_in = os.getpid()
 
     def forget(self) -> None:
-        """Leave all executors alone, in a forked child: they are the parent's."""
+        """Leave all executors alone, in a forked child: they are the parent's, and so is who may hold the lock."""
+        global _closing
+        _closing = threading.Lock()
         self._executors.clear()
 
     def _come(self) -> None:
