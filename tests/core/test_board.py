@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from parallel._board import BATCH, POSITION, PROCESS, STARTED, Board, is_available, new_slot, open_slot, read_slot
+from tests.files import open_files
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="this system has no boards")
 
@@ -113,12 +114,12 @@ def test_a_worker_that_has_a_slot_open_may_write_on_when_the_board_is_closed() -
 
 
 def test_boards_leave_no_descriptor() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for _ in range(3):
         board = Board(2)
         note(board, board.take_slot(), 0, 0, 1.0)
         board.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_a_batch_of_this_process_has_a_slot_without_a_board() -> None:

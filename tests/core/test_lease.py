@@ -130,22 +130,31 @@ def threads_named(name: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
+class EndlessBackend(HereBackend):
+    """Takes as long to end as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._can_end = threading.Event()
+
+    def terminate(self) -> None:
+        self._can_end.wait()
+        super().terminate()
+
+    def let_end(self) -> None:
+        """Let it end, and wait until it has."""
+        self._can_end.set()
+        for thread in threads_named("parallel-terminate"):
+            thread.join()
+
+
 def test_after_an_abort_nobody_waits_for_a_backend_that_cannot_kill() -> None:
-    can_end = threading.Event()
-
-    class Endless(HereBackend):
-        def terminate(self) -> None:
-            can_end.wait()
-            super().terminate()
-
-    backend = Endless()
+    backend = EndlessBackend()
     held = lease(backend)
     held.abort()
     held.release()  # does not block
     assert "terminate" not in backend.log
-    can_end.set()
-    for thread in threads_named("parallel-terminate"):
-        thread.join()
+    backend.let_end()
     assert backend.log[-1] == "terminate"
 
 
@@ -300,20 +309,10 @@ def test_every_call_outside_of_a_block_has_its_own_workers(backend: HereBackend)
 
 def test_after_a_call_that_failed_a_backend_that_cannot_kill_is_ended_aside() -> None:
     # As after an interrupt that has come while the call was aborted: tasks may run on, and nobody may wait for them.
-    may_end = threading.Event()
-
-    class Stuck(HereBackend):
-        def terminate(self) -> None:
-            may_end.wait()
-            super().terminate()
-
-    backend = Stuck()
+    backend = EndlessBackend()
     held = lease(backend)
     held.is_failed = True
     held.release()
     assert "terminate" not in backend.log
-    may_end.set()
-    for thread in threading.enumerate():
-        if thread.name == "parallel-terminate":
-            thread.join()
+    backend.let_end()
     assert backend.log.count("terminate") == 1

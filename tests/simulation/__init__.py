@@ -5,7 +5,6 @@
 - `performing`, `world`: what becomes of the scheduler's actions, and what may happen;
 - `whims`: any legal order of events;
 - `clock`, `times`, `conditions`, `workers`, `driver`: a cluster with a virtual clock;
-- `plain`: calls that nothing disturbs, which have to end as soon as a greedy schedule;
 - `plain`: calls that nothing disturbs, which have to end about as soon as with a greedy schedule;
 - `seeds`, `many`: what a seed means, and running many of them;
 - `trace`, `report`: what happened in one world, and what the engine itself costs as workers grow.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 from parallel._batching import AdaptiveBatching
-from parallel._pickling import brings_nothing
+from parallel._pickling import brings_nothing, is_module_function
 from parallel._states import State
 
 __all__ = ["HeadStart"]
@@ -61,8 +61,7 @@ class HeadStart:
         """Tell how many tasks to read at first; called with the first of them."""
         if type(function) is FunctionType:
             self._key = self._backend_name, function.__code__  # functions that are made anew have it in common
-        elif type(function) is BuiltinFunctionType and isinstance(function.__self__, ModuleType):
-            # Not a method: its object, and all that this holds, would be kept.
+        elif is_module_function(function):  # not a method: its object, and all that this holds, would be kept
             self._key = self._backend_name, function
         known = _known.get(self._key) if self._key is not None else None
         if known is None or not all(map(_is_small, args)):

@@ -40,10 +40,6 @@ class Sharing(NamedTuple):
 NO_SHARING = Sharing(NO_LIMIT, None)
 
 
-def _none() -> int:
-    return 0
-
-
 class CallMemory:
     """The memory of one call.
 
@@ -66,8 +62,7 @@ class CallMemory:
         self.sharing = sharing
         self._folder = Folder(temp_folder)
         self._exports = Exports(sharing.limit, self._folder, self.warn, mode=sharing.mode)
-        has_rooms = sharing.limit < NO_LIMIT
-        self._rooms = Rooms(self._folder, max_regions if has_rooms else _none, spare if has_rooms else None)
+        self._rooms = Rooms(self._folder, max_regions, spare)
         #: Whether a worker could not find something: then all is sent, also what only was the name of a file.
         self.is_refused = False
         self._has_warned = False
@@ -108,7 +103,8 @@ class CallMemory:
             # What nothing travels through still sees what changes.
             export = exports.new_export(NO_LIMIT)
             export.names_files = False
-        entry = self._batches[batch_id] = export, self._rooms.take()
+        room = self._rooms.take() if self.sharing.limit < NO_LIMIT else None
+        entry = self._batches[batch_id] = export, room
         return entry
 
     def new_export(self) -> Export | None:

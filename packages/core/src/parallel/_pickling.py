@@ -12,7 +12,7 @@ from typing import Any
 
 from parallel._variables import reduce_variable
 
-__all__ = ["brings_nothing", "cloud_pickler", "dumps", "dumps_by_value", "needs_value"]
+__all__ = ["brings_nothing", "cloud_pickler", "dumps", "dumps_by_value", "is_module_function", "needs_value"]
 
 #: What the names of modules have in common that mean something else, or nothing, in a worker: __main__, __mp_main__.
 _MAIN_NAMES = b"_main__"
@@ -30,7 +30,7 @@ def needs_value(data: bytes) -> bool:
 def brings_nothing(function: object) -> bool:
     """Tell whether nothing travels with a function that could be changed while it stays what it is."""
     if type(function) is not FunctionType:
-        return type(function) is BuiltinFunctionType and isinstance(function.__self__, ModuleType)
+        return is_module_function(function)
     if function.__closure__ is not None:
         return False
     is_found = getattr(sys.modules.get(function.__module__), function.__qualname__, None) is function
@@ -47,6 +47,11 @@ def _is_fixed(value: object) -> bool:
     """Tell whether a global travels by its name: a module, or a function of one that is written in C."""
     if isinstance(value, ModuleType):
         return sys.modules.get(value.__name__) is value and not needs_value(b"")
+    return is_module_function(value)
+
+
+def is_module_function(value: object) -> bool:
+    """Tell whether something is a function written in C, and not a method, which has an object of its own."""
     return isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType)
 
 

@@ -54,8 +54,6 @@ class Source:
         self.begin: Callable[[Callable[..., Any] | None, Iterable[Any]], int] | None = None
         #: Told the arguments of those that are read with it, piece by piece; says whether that may go on.
         self.allows: Callable[[Iterable[object]], bool] | None = None
-        self._asks = False
-        self._first_function: Callable[..., Any] | None = None
 
     @classmethod
     def of_calls(cls, tasks: Iterable[Any]) -> Source:
@@ -94,10 +92,9 @@ class Source:
         exhausted = False
         error: BaseException | None = None
         try:
-            if self.begin is not None:
-                count = max(count, self._begin(tasks))
-                self._asks = self.allows is not None and count > 1
-            exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count)
+            granted = self._begin(tasks) if self.begin is not None else 0
+            count = max(count, granted)
+            exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count, granted > 1)
         except Exception as raised:
             error = raised
         if self.kind is Kind.CALLS:
@@ -106,17 +103,19 @@ class Source:
                 error = _wrong_task(self._n_read + wrong, tasks[wrong])
                 del tasks[wrong:]
                 exhausted = False  # or the call could be over before it hears of the error
-        self._asks, self._first_function = False, None
         self._n_read += len(tasks)
         return tasks, exhausted, error
 
-    def _may_go_on(self, piece: list[Any]) -> bool:
-        assert self.allows is not None
+    def _may_go_on(self, tasks: list[Any], at: int) -> bool:
+        """Tell whether more may be read with the first task after those from position `at` on."""
+        if self.allows is None:
+            return True
+        piece = tasks[at:]
         if self.kind is Kind.ITEMS:
             return self.allows(piece)
         if self.kind is Kind.ARGS:
             return self.allows(chain.from_iterable(piece))
-        first = self._first_function
+        first = tasks[0][0]
         if _find_wrong(piece) is None and not any(f is not first or kw or type(a) is not tuple for f, a, kw in piece):
             return self.allows(chain.from_iterable([args for _, args, _ in piece]))
         return self.allows([piece])  # a list: who knows
@@ -140,20 +139,19 @@ class Source:
         if _find_wrong(tasks) is not None:
             return 1
         function, args, kwargs = tasks[0]
-        self._first_function = function
         return begin(function, args) if not kwargs else 1
 
     def _read_plain(self, tasks: list[Any], count: int) -> bool:
         tasks.extend(islice(self._iterator, count - len(tasks)))
         return len(tasks) < count or not length_hint(self._iterator, 1)  # a subclass may have an iterator of its own
 
-    def _read_paced(self, tasks: list[Any], count: int) -> bool:
+    def _read_paced(self, tasks: list[Any], count: int, asks: bool) -> bool:
         begin = now = monotonic()
         while len(tasks) < count and now - begin < _READ_SECONDS:
             size = min(self._piece, count - len(tasks))
             before = len(tasks)
             tasks.extend(islice(self._iterator, size))  # keeps what came before an error
-            if self._asks and not self._may_go_on(tasks[before:]):
+            if asks and not self._may_go_on(tasks, before):
                 break
             if len(tasks) - before < size:
                 return True

@@ -121,8 +121,7 @@ class Recording:
             faults = self.faults()
             if isinstance(error, BackendContractError):
                 faults.append(f"the core said: {error}")
-            if faults:
-                pytest.fail("\n".join(faults))
+            _fail_for(faults)
             raise
         self.wait_for_all_callbacks()
         return result
@@ -130,12 +129,12 @@ class Recording:
     def wait_for_more_callbacks(self) -> None:
         """Give callbacks that are one too many the time to come, and fail if they do."""
         self.wait_for(lambda: any(job.callbacks > 1 for job in self.jobs), LATE_SECONDS)
-        self._check()
+        _fail_for(self.faults())
 
     def wait_for_all_callbacks(self) -> None:
         """Give callbacks of jobs that are done the time to come, and fail if they do not."""
         self.wait_for(lambda: not self._silent(), LATE_SECONDS)
-        self._check()
+        _fail_for(self.faults())
 
     def start(self, act: Callable[[], T]) -> T:
         """Do what only begins a call, for a bounded time; see `call`."""
@@ -147,12 +146,7 @@ class Recording:
 
     def check_submit(self) -> None:
         """Fail if a `submit` has raised, or has not returned, by now."""
-        if faults := self._faults_of_submit():
-            pytest.fail("\n".join(faults))
-
-    def _check(self) -> None:
-        if faults := self.faults():
-            pytest.fail("\n".join(faults))
+        _fail_for(self._faults_of_submit())
 
     def wait_for(self, is_so: Callable[[], bool], seconds: float = PROBE_SECONDS) -> bool:
         """Block until something holds of what was noted; tell whether it does within `seconds`."""
@@ -296,3 +290,8 @@ def _is_done(future: Any) -> bool:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _fail_for(faults: list[str]) -> None:
+    if faults:
+        pytest.fail("\n".join(faults))
