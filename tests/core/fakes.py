@@ -107,3 +107,15 @@ class PlainThreadsBackend(HereBackend):
     """Like one of threads: knows no limit for the threads of libraries."""
 
     supports_inner_max_num_threads = False
+
+
+class SizesBackend(HereBackend):
+    """Notes the sizes of batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
+        self.sizes.append(len(func.batch))
+        return super().submit(func, callback)

@@ -12,7 +12,7 @@ from parallel._batching import AdaptiveBatching
 from parallel._experience import MAX_FUNCTIONS, HeadStart
 from parallel._source import Source
 from parallel._states import State
-from tests.core.fakes import HereBackend
+from tests.core.fakes import HereBackend, SizesBackend
 
 
 @pytest.fixture(autouse=True)
@@ -120,18 +120,6 @@ def test_so_many_functions_are_remembered_and_no_more() -> None:
 
 
 # -- in calls ----------------------------------------------------------------------------------------------------------
-
-
-class SizesBackend(HereBackend):
-    """Notes the sizes of batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-
-    def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
-        self.sizes.append(len(func.batch))
-        return super().submit(func, callback)
 
 
 @pytest.mark.parametrize("form", ["calls", "generator of calls", "map", "starmap"])

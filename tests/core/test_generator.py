@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parallel import Parallel, delayed
-from parallel._setup import WINDOW_BATCHES_PER_WORKER, WINDOW_TASKS
+from parallel._plan import WINDOW_BATCHES_PER_WORKER, WINDOW_TASKS
 from parallel.errors import BackendError
 from tests.core.fakes import HereBackend
 

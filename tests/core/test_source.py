@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from parallel import _source, delayed
+from parallel._experience import are_small
 from parallel._source import Source
 from parallel._task import Kind
 
@@ -224,3 +225,66 @@ def test_the_numbers_of_a_range_are_no_tasks() -> None:
     tasks, exhausted, error = Source.of_calls(range(3)).read(2)
     assert (tasks, exhausted) == ([], False)
     assert isinstance(error, TypeError)
+
+
+# -- few tasks at once -------------------------------------------------------------------------------------------------
+
+
+def always(*_: Any) -> bool:
+    return True
+
+
+def take_few(source: Source, most: int) -> list[Any] | None:
+    return source.take_few(most, always, are_small)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("form", ["list", "tuple", "range", "iterator", "generator"])
+def test_few_tasks_are_taken_at_once_and_of_more_none_is_lost(count: int, form: str) -> None:
+    items: Any = range(count)
+    made: Any = {"list": list, "tuple": tuple, "range": lambda x: x, "iterator": iter}.get(
+        form, lambda x: (i for i in x)
+    )
+    source = Source.of_map(abs, (made(items),))
+    few = take_few(source, 2)
+    if few is not None:
+        assert few == list(items)
+        assert 0 < count <= 2
+        source.give_back(few)
+    else:
+        assert count == 0 or count > 2
+    tasks: list[Any] = []
+    is_exhausted = False
+    while not is_exhausted:
+        some, is_exhausted, error = source.read(1)
+        assert error is None
+        tasks += some
+    assert tasks == list(items)
+
+
+def test_a_slow_iterator_is_left_after_the_task_that_it_was_slow_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def slow() -> Iterator[int]:
+        nonlocal now
+        for item in range(3):
+            now += 10.0
+            yield item
+
+    monkeypatch.setattr(_source, "monotonic", lambda: now)
+    source = Source.of_map(abs, (slow(),))
+    assert take_few(source, 5) is None
+    assert source.read(1) == ([0], False, None)
+    assert source.read(1) == ([1], False, None)
+
+
+def test_what_the_input_raises_meanwhile_comes_with_what_came_before() -> None:
+    def broken() -> Iterator[int]:
+        yield 0
+        raise LookupError("the input")
+
+    source = Source.of_map(abs, (broken(),))
+    assert take_few(source, 5) is None
+    tasks, is_exhausted, error = source.read(1)
+    assert (tasks, is_exhausted) == ([0], False)
+    assert isinstance(error, LookupError)

@@ -12,47 +12,27 @@ from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from parallel import _explain
 from parallel._actions import Action, Deliver, Fail, Finish, GiveUp, Kill, Look, Submit
 from parallel._carrier import CallCarrier
 from parallel._in_flight import InFlight
+from parallel._jobs import end_jobs, fetch
 from parallel._late import LateWatch
+from parallel._outlets import ClosedInbox, Inbox, Listener, Sink
 from parallel._scheduler import Scheduler
 from parallel._sight import Sight
 from parallel._source import Source
 from parallel._task import Batch, Failure, Job, Outcome
 from parallel.backend import ParallelBackendBase
-from parallel.errors import BackendError, TaskPicklingError, WorkerLostError
+from parallel.errors import TaskPicklingError, WorkerLostError
 
-__all__ = ["Call", "Listener", "Sink"]
+__all__ = ["STALL_SECONDS", "Call"]
 
 #: When nothing has arrived for this long, the owner looks at the futures in flight, for backends that forget to call
 #: back. An event that was lost costs this much, once; no event is ever found late because of it.
 STALL_SECONDS = 0.5
-
-
-class Sink(Protocol):
-    """Where results go; called by the owner."""
-
-    def deliver(self, start: int, values: list[Any]) -> None:
-        """Take the results of one fragment, those of tasks `start` and following; must not block."""
-
-
-class Listener(Protocol):
-    """Who is told what happens to the call; called by the owner, per batch."""
-
-    def batch_submitted(self, batch: Batch) -> None: ...
-
-    def batch_done(self, batch: Batch, outcome: Outcome) -> None: ...
-
-    def task_failed(self, index: int, exception: BaseException) -> None: ...
-
-
-class _Closed(SimpleQueue[Any]):
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Drop it."""
 
 
 class Call:
@@ -81,6 +61,8 @@ class Call:
         Whether there is a consumer in another thread, who may close the call at any time.
     clock
         Monotonic seconds.
+    inbox
+        Where events come in already, if the call was begun by somebody else.
     """
 
     def __init__(
@@ -97,6 +79,7 @@ class Call:
         abort_backend: Callable[[], bool],
         may_be_closed: bool = False,
         clock: Callable[[], float] = monotonic,
+        inbox: Inbox | None = None,
     ) -> None:
         self.scheduler = scheduler
         self._backend = backend
@@ -109,7 +92,7 @@ class Call:
         self._abort_backend = abort_backend
         self._may_be_closed = may_be_closed
         self._clock = clock
-        self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...], float]] = SimpleQueue()
+        self._inbox: Inbox = SimpleQueue() if inbox is None else inbox
         self._jobs = InFlight()
         # Batches that were left to workers which are stuck in them.
         self._stuck: dict[int, Job] = {}
@@ -137,18 +120,23 @@ class Call:
 
     def lost(self, future: Any, exit_code: int | None = None, signal: int | None = None) -> None:
         """A worker ended; see `parallel.backend.Report`."""
-        self._put(self._on_lost, future, exit_code, signal)
+        self._put(self.on_lost, future, exit_code, signal)
 
     def _arrived(self, batch_id: int, brought: Any = None) -> None:
-        self._put(self._on_arrived, batch_id, brought)
+        self._put(self.on_arrived, batch_id, brought)
 
     def _put(self, handle: Callable[..., None], *arguments: Any) -> None:
         self._inbox.put((handle, arguments, self._clock()))
 
     # -- the owner -----------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, take_over: Callable[[Call], None] | None = None) -> None:
         """Drive the call to its end. Blocks; the calling thread is the owner.
+
+        Parameters
+        ----------
+        take_over
+            Tells first what of the call has happened already.
 
         Raises
         ------
@@ -158,6 +146,8 @@ class Call:
         """
         scheduler = self.scheduler
         try:
+            if take_over is not None:
+                take_over(self)
             while not scheduler.is_over:
                 deadline = scheduler.next_deadline()
                 if deadline is not None and deadline <= self._clock():
@@ -176,12 +166,31 @@ class Call:
             self._sight.close()
             self._carrier.close()
             # What comes from now on, and who listens, would lead back here: not freed before garbage is collected.
-            self._inbox, self._listener = _Closed(), None
+            self._inbox, self._listener = ClosedInbox(), None
         if scheduler.n_given_up:
             _explain.warn_given_up(self._backend_name, scheduler.n_given_up, len(self._stuck))
         if self._error is not None:
             # Not to be had by way of this frame, which it has: nobody would free all that before garbage is collected.
             raise self._error_taken()
+
+    def adopt(self, job: Job, future: Any, *, is_back: bool) -> None:
+        """Take over a job that somebody else has submitted."""
+        if not is_back:
+            self._jobs.add(job.batch.batch_id, job)
+            self._jobs.set_future(job.batch.batch_id, future)
+        if self._listener is not None:
+            self._listener.batch_submitted(job.batch)
+
+    def settle(self, batch: Batch, outcome: Outcome, failures: dict[int, BaseException], now: float) -> None:
+        """Hand an outcome on of which the backend knows."""
+        seconds, handling = outcome.seconds, outcome.handling_seconds
+        self._perform(self.scheduler.on_outcome(batch.batch_id, outcome.values, failures, seconds, now, handling))
+        listener = self._listener
+        if listener is not None:
+            for position, error in failures.items():
+                listener.task_failed(batch.start + position, error)
+            listener.batch_done(batch, outcome)
+        outcome.values, outcome.failures = [], {}  # whoever has run it may keep it for as long as an error of it lives
 
     def _error_taken(self) -> BaseException:
         error, self._error = self._error, None
@@ -246,15 +255,15 @@ class Call:
         if batch_id is not None:
             self._perform(self.scheduler.on_started(batch_id, now))
 
-    def _on_lost(self, future: Any, exit_code: int | None, signal: int | None, now: float) -> None:
+    def on_lost(self, future: Any, exit_code: int | None, signal: int | None, now: float) -> None:
+        """A worker has ended."""
         batch_id = self._jobs.batch_of(future)
         entry = self._jobs.pop(batch_id) if batch_id is not None else None
         if batch_id is not None and entry is not None:
-            how = f"signal {signal}" if signal is not None else f"exit code {exit_code}"
-            text = f"a worker of the backend {self._backend_name!r} ended ({how})"
-            self._lose(batch_id, entry[0], WorkerLostError(text, exit_code=exit_code, signal=signal), now)
+            self._lose(batch_id, entry[0], _explain.ended_error(self._backend_name, exit_code, signal), now)
 
-    def _on_arrived(self, batch_id: int, brought: Any, now: float) -> None:
+    def on_arrived(self, batch_id: int, brought: Any, now: float) -> None:
+        """A batch has come back; `brought` is what its callback got."""
         entry = self._jobs.pop(batch_id)
         if entry is None:
             # A second callback for one batch, one that comes after the end, or the end of a batch that was given up.
@@ -264,41 +273,45 @@ class Call:
                 self._perform(self.scheduler.on_outcome(batch_id, [], {}, 0.0, now))
             return
         job, future = entry
-        batch = job.batch
-        backend = self._backend
         try:
-            if backend.supports_retrieve_callback:
-                raw = backend.retrieve_result_callback(brought)
-            else:
-                raw = backend.retrieve_result(future)
-            outcome = self._carrier.decode(raw, batch, self._backend_name)
-        except WorkerLostError as error:
-            self._lose(batch_id, job, error, now)
-        except BackendError as error:
-            self._forget(job)
-            self._perform(self.scheduler.on_broken(batch_id, error, now))
+            outcome = fetch(self._backend, self._backend_name, self._carrier, job, future, brought)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._forget(job)
-            failed = _explain.backend_error(self._backend_name, "lost", batch.indices, error)
-            self._perform(self.scheduler.on_broken(batch_id, failed, now))
+            self.cannot_fetch(job, error, now)
         else:
-            if outcome.is_out_of_reach and not self._carrier.refuse(job):
-                outcome = _explain.out_of_reach(batch)
-            self._forget(job, is_done=outcome.unclear is None)
-            if outcome.is_blind:
-                if not outcome.is_out_of_reach:
-                    self._sight.go_blind()
-                self._perform(self.scheduler.on_refused(batch_id, now, is_blind=not outcome.is_out_of_reach))
-            elif outcome.unclear is not None:
-                blamed = _explain.unclear_error(batch, outcome.unclear, self._backend_name)
-                self._perform(self.scheduler.on_unclear(batch_id, blamed, now))
-            else:
-                outcome.handling_seconds += job.sending_seconds
-                self._took(batch, outcome, now)
+            self.fetched(job, outcome, now)
 
-    def _on_unsendable(self, batch: Batch, error: TaskPicklingError, now: float) -> None:
+    def cannot_fetch(self, job: Job, error: BaseException, now: float) -> None:
+        """What a job brought could not be had."""
+        batch = job.batch
+        if isinstance(error, WorkerLostError):
+            self._lose(batch.batch_id, job, error, now)
+            return
+        self._forget(job)
+        failed = _explain.backend_error(self._backend_name, "lost", batch.indices, error)
+        self._perform(self.scheduler.on_broken(batch.batch_id, failed, now))
+
+    def fetched(self, job: Job, outcome: Outcome, now: float) -> None:
+        """A job has brought its outcome."""
+        batch = job.batch
+        if outcome.is_out_of_reach and not self._carrier.refuse(job):
+            outcome = _explain.out_of_reach(batch)
+        self._forget(job, is_done=outcome.unclear is None)
+        if outcome.is_blind:
+            if not outcome.is_out_of_reach:
+                self._sight.go_blind()
+            self._perform(self.scheduler.on_refused(batch.batch_id, now, is_blind=not outcome.is_out_of_reach))
+        elif outcome.unclear is not None:
+            blamed = _explain.unclear_error(batch, outcome.unclear, self._backend_name)
+            self._perform(self.scheduler.on_unclear(batch.batch_id, blamed, now))
+        else:
+            outcome.handling_seconds += job.sending_seconds
+            self._took(batch, outcome, now)
+
+    def cannot_send(self, job: Job, error: TaskPicklingError, now: float) -> None:
+        """One of the tasks of a job that was not submitted cannot be pickled."""
+        batch = job.batch
         self._took(batch, Outcome([], {error.task_index - batch.start: Failure(error)}, 0.0), now)
 
     def _took(self, batch: Batch, outcome: Outcome, now: float) -> None:
@@ -307,20 +320,12 @@ class Call:
             for position, failure in outcome.failures.items()
         }
         self._backend.batch_completed(len(outcome.values), outcome.seconds)
-        values, seconds, handling = outcome.values, outcome.seconds, outcome.handling_seconds
-        self._perform(self.scheduler.on_outcome(batch.batch_id, values, failures, seconds, now, handling))
-        listener = self._listener
-        if listener is not None:
-            for position, error in failures.items():
-                listener.task_failed(batch.start + position, error)
-            listener.batch_done(batch, outcome)
-        outcome.values, outcome.failures = [], {}  # whoever has run it may keep it for as long as an error of it lives
+        self.settle(batch, outcome, failures, now)
 
     def _lose(self, batch_id: int, job: Job, error: WorkerLostError, now: float) -> None:
         note = self._sight.look(job)
         self._forget(job)
-        indices = job.batch.indices
-        position = note.position if note is not None else None
+        indices, position = job.batch.indices, note.position if note is not None else None
         is_running = note is not None and note.is_running and not error.is_culprit_unclear
         if is_running and position is not None:
             indices = indices[position : position + 1]
@@ -340,7 +345,7 @@ class Call:
             match action:
                 case Submit(batch):
                     if not self.scheduler.is_over:  # an earlier action of the list may have ended the call
-                        self._submit(batch)
+                        self.submit(batch)
                 case Deliver(start, values):
                     self._sink.deliver(start, values)
                 case Look(batch_id):
@@ -356,7 +361,8 @@ class Call:
                     if abort or self._stuck:
                         self._abort()
 
-    def _submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> None:
+        """Give a batch to the backend."""
         job = Job(batch, self._carrier)
         self._sight.follow(job)
         if self._backend.wire == "bytes":
@@ -365,21 +371,25 @@ class Call:
             except TaskPicklingError as error:
                 # As an event, not at once: the next batch may be as bad, and so on, each one call deeper.
                 self._forget(job)
-                self._put(self._on_unsendable, batch, error)
+                self._put(self.cannot_send, job, error)
                 return
         self._jobs.add(batch.batch_id, job)
         try:
             future = self._backend.submit(job, partial(self._arrived, batch.batch_id))
         except Exception as error:
-            self._jobs.pop(batch.batch_id)
-            self._forget(job)
-            failed = error if isinstance(error, BackendError) else None
-            failed = failed or _explain.backend_error(self._backend_name, "did not take", batch.indices, error)
-            self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
+            self.not_taken(job, error)
             return
         self._jobs.set_future(batch.batch_id, future)
         if self._listener is not None:
             self._listener.batch_submitted(batch)
+
+    def not_taken(self, job: Job, error: Exception) -> None:
+        """The backend has refused a job."""
+        batch = job.batch
+        self._jobs.pop(batch.batch_id)
+        self._forget(job)
+        failed = _explain.backend_error(self._backend_name, "did not take", batch.indices, error)
+        self._perform(self.scheduler.on_broken(batch.batch_id, failed, self._clock()))
 
     def _look(self, batch_id: int) -> None:
         entry = self._jobs.get(batch_id)
@@ -408,17 +418,7 @@ class Call:
         if self._is_aborted:
             return
         self._is_aborted = True
-        jobs = self._jobs.take_all()
-        for job, _ in jobs:
-            job.cancelled = True
-        futures = [future for _, future in jobs if future is not None]
-        for future in futures:
-            self._backend.cancel(future)
-        if not self._abort_backend():
-            # Another call uses the same workers: end only those that are busy for this one.
-            end = self._backend.kill if self._backend.supports_kill else self._backend.replace
-            for future in futures:
-                end(future)
+        end_jobs(self._backend, self._jobs.take_all(), self._abort_backend)
 
     # -- the thread of `_late`, while the owner is in the user's iterator and changes nothing --------------------------
 

@@ -80,9 +80,9 @@ class Captured:
 
     def carried(self) -> Carried:
         """Give what travels."""
-        variables = tuple(_pack_variables(self.context)) if self.context is not None else ()
+        variables = tuple(_pack_variables(self.context)) if self.context else ()
         filters = _pack_filters(self._filters) if self._filters is not None else None
-        plugins = tuple(dumps(plugin) for plugin in self.plugins)
+        plugins = tuple(map(dumps, self.plugins))
         return Carried(variables, filters, self._levels, plugins)
 
 

@@ -19,6 +19,7 @@ from parallel.errors import (
 
 __all__ = [
     "backend_error",
+    "ended_error",
     "keep_partial",
     "lost_error",
     "name_task",
@@ -78,7 +79,9 @@ def raisable(error: BaseException) -> BaseException:
 
 
 def backend_error(backend_name: str, verb: str, indices: range, error: BaseException) -> BackendError:
-    """Make an error of what a backend raised."""
+    """Make an error of what a backend raised, if that is not one of ours."""
+    if isinstance(error, BackendError):
+        return error
     failure = BackendError(
         f"the backend {backend_name!r} {verb} {tasks_text(indices)}: {type(error).__name__}: {error}",
         backend=backend_name,
@@ -86,6 +89,13 @@ def backend_error(backend_name: str, verb: str, indices: range, error: BaseExcep
     )
     failure.__cause__ = error
     return failure
+
+
+def ended_error(backend_name: str, exit_code: int | None, signal: int | None) -> WorkerLostError:
+    """Say how a worker ended."""
+    how = f"signal {signal}" if signal is not None else f"exit code {exit_code}"
+    text = f"a worker of the backend {backend_name!r} ended ({how})"
+    return WorkerLostError(text, exit_code=exit_code, signal=signal)
 
 
 def lost_error(backend_name: str, indices: range, error: WorkerLostError) -> WorkerLostError:

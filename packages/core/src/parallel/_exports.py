@@ -176,7 +176,6 @@ class Exports:
         self._folder = folder
         self._warn = warn
         self._max_bytes = _max_bytes()
-        self._max_regions = max_regions()
         self._n_bytes = self._n_held = 0
         # Held here until nothing in them is used, though nobody else may know them: a batch refers to their addresses.
         self._shelves: set[_Shelf] = set()
@@ -324,12 +323,13 @@ class Exports:
         return shelf
 
     def _make_room(self, n_bytes: int) -> None:
+        most = max_regions()
         for key, copy in list(self._copies.items()):
-            if self._n_bytes + n_bytes <= self._max_bytes and len(self._shelves) < self._max_regions:
+            if self._n_bytes + n_bytes <= self._max_bytes and len(self._shelves) < most:
                 return
             if not copy.n_users:
                 self._drop(key)
-        if self._n_bytes + n_bytes > self._max_bytes or len(self._shelves) >= self._max_regions:
+        if self._n_bytes + n_bytes > self._max_bytes or len(self._shelves) >= most:
             raise OSError(f"{len(self._shelves)} buffers of {self._n_bytes >> 20} MiB are shared by this call already")
 
     def _close(self, shelf: _Shelf) -> None:

@@ -89,7 +89,10 @@ class Lease:
         self.is_failed = False
         while True:
             with _states_lock:
-                self._state = state = _states.setdefault(id(backend), _State(backend))
+                state = _states.get(id(backend))
+                if state is None:
+                    state = _states[id(backend)] = _State(backend)
+            self._state = state
             with state.lock:
                 if _states.get(id(backend)) is not state:
                     continue  # the last user went away in between

@@ -20,10 +20,11 @@ from parallel._inner_threads import look
 from parallel._interpreter import is_exiting, place_outside
 from parallel._lease import Lease, checked_n_jobs
 from parallel._memory import NO_SHARING, Sharing
+from parallel._plan import CallPlan, busy_mark
 from parallel._progress import Meter
 from parallel._retry import Retry
 from parallel._settings import BUSY, UNSET, Unset
-from parallel._setup import CallPlan, busy_mark, make_generator, run_list
+from parallel._setup import make_generator, run_list
 from parallel._share import make_shared
 from parallel._shared import Shared
 from parallel._source import Source

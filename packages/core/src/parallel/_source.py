@@ -50,6 +50,9 @@ class Source:
         self._range = tasks if isinstance(tasks, range) and kind is Kind.ITEMS else None
         self._n_read = 0
         self._piece = 1
+        # What `take_few` has read and not given, and what the iterator raised then.
+        self._ahead: list[Any] = []
+        self._ahead_error: Exception | None = None
         #: Told the function and the arguments of the first task; says how many to read at first.
         self.begin: Callable[[Callable[..., Any] | None, Iterable[Any]], int] | None = None
         #: Told the arguments of those that are read with it, piece by piece; says whether that may go on.
@@ -88,10 +91,12 @@ class Source:
         """
         if self._range is not None:
             return self._read_range(self._range, count)
-        tasks: list[Any] = []
+        tasks, self._ahead = self._ahead, []
         exhausted = False
         error: BaseException | None = None
         try:
+            if self._ahead_error is not None:
+                raise self._ahead_error_taken()
             granted = self._begin(tasks) if self.begin is not None else 0
             count = max(count, granted)
             exhausted = self._read_plain(tasks, count) if self.is_plain else self._read_paced(tasks, count, granted > 1)
@@ -106,19 +111,98 @@ class Source:
         self._n_read += len(tasks)
         return tasks, exhausted, error
 
-    def _may_go_on(self, tasks: list[Any], at: int) -> bool:
-        """Tell whether more may be read with the first task after those from position `at` on."""
-        if self.allows is None:
-            return True
+    def take_few(
+        self,
+        most: int,
+        knows: Callable[[Callable[..., Any] | None, Iterable[Any]], bool],
+        allows: Callable[[Iterable[object]], bool],
+    ) -> list[Any] | None:
+        """Read the whole input at once, if it has `most` tasks at most.
+
+        Where that runs code of the user, it goes no further than the first task unless more may be read with that, and
+        not on when it takes long.
+
+        Parameters
+        ----------
+        knows
+            Told the function and the arguments of the first task; says whether more may be read with it.
+        allows
+            Told the arguments of those; says whether that may go on.
+
+        Returns
+        -------
+        list or None
+            All tasks, one at least. None if there are more or none, if they are no tasks, or if it cannot be said at
+            once: what was read is what `read` gives first.
+        """
+        if self.total is not None and not 0 < self.total <= most:
+            return None
+        if self._range is not None:
+            self._n_read = len(self._range)
+            return list(self._range)
+        ahead = self._ahead
+        try:
+            if self.is_plain:
+                ahead.extend(islice(self._iterator, most + 1))
+                is_whole = len(ahead) <= most
+            else:
+                is_whole = self._take_paced(ahead, most, knows, allows)
+        except Exception as error:
+            self._ahead_error = error
+            return None
+        if not is_whole or not ahead or (self.kind is Kind.CALLS and _find_wrong(ahead) is not None):
+            return None
+        self._ahead = []
+        self._n_read = len(ahead)
+        return ahead
+
+    def give_back(self, tasks: list[Any]) -> None:
+        """Let `read` give first what `take_few` has given."""
+        self._n_read = 0
+        if self._range is None:
+            self._ahead = tasks
+
+    def _take_paced(
+        self,
+        ahead: list[Any],
+        most: int,
+        knows: Callable[[Callable[..., Any] | None, Iterable[Any]], bool],
+        allows: Callable[[Iterable[object]], bool],
+    ) -> bool:
+        stop_at = monotonic() + _READ_SECONDS
+        ahead.extend(islice(self._iterator, 1))
+        first = self._parts_of(ahead)
+        if first is None or not knows(*first):
+            return False
+        while len(ahead) <= most and monotonic() < stop_at:
+            at = len(ahead)
+            ahead.extend(islice(self._iterator, 1))
+            if len(ahead) == at:
+                return True
+            if not allows(self._arguments(ahead, at)):
+                return False
+        return False
+
+    def _ahead_error_taken(self) -> Exception:
+        error, self._ahead_error = self._ahead_error, None
+        assert error is not None
+        return error
+
+    def _arguments(self, tasks: list[Any], at: int) -> Iterable[object]:
+        """Give the arguments of the tasks from position `at` on, if they are like the first."""
         piece = tasks[at:]
         if self.kind is Kind.ITEMS:
-            return self.allows(piece)
+            return piece
         if self.kind is Kind.ARGS:
-            return self.allows(chain.from_iterable(piece))
+            return chain.from_iterable(piece)
         first = tasks[0][0]
         if _find_wrong(piece) is None and not any(f is not first or kw or type(a) is not tuple for f, a, kw in piece):
-            return self.allows(chain.from_iterable([args for _, args, _ in piece]))
-        return self.allows([piece])  # a list: who knows
+            return chain.from_iterable([args for _, args, _ in piece])
+        return [piece]  # a list: who knows
+
+    def _may_go_on(self, tasks: list[Any], at: int) -> bool:
+        """Tell whether more may be read with the first task after those from position `at` on."""
+        return self.allows is None or self.allows(self._arguments(tasks, at))
 
     def _read_range(self, left: range, count: int) -> tuple[range, bool, None]:
         begin, self.begin = self.begin, None
@@ -131,22 +215,30 @@ class Source:
     def _begin(self, tasks: list[Any]) -> int:
         """Read the first task, and give how many are to be read with it."""
         begin, self.begin = self.begin, None
-        tasks.extend(islice(self._iterator, 1))
-        if begin is None or not tasks:
-            return 1
+        if not tasks:
+            tasks.extend(islice(self._iterator, 1))
+        first = self._parts_of(tasks)
+        return begin(*first) if begin is not None and first is not None else 1
+
+    def _parts_of(self, tasks: list[Any]) -> tuple[Callable[..., Any] | None, Iterable[Any]] | None:
+        """Give the function and the positional arguments of the first task; None if it has others, or there is none."""
+        if not tasks:
+            return None
         if self.kind is not Kind.CALLS:
-            return begin(self.function, tasks if self.kind is Kind.ITEMS else tasks[0])
-        if _find_wrong(tasks) is not None:
-            return 1
+            return self.function, tasks[:1] if self.kind is Kind.ITEMS else tasks[0]
+        if _find_wrong(tasks[:1]) is not None:
+            return None
         function, args, kwargs = tasks[0]
-        return begin(function, args) if not kwargs else 1
+        return (function, args) if not kwargs and type(args) is tuple else None  # else an iterator, which ends
 
     def _read_plain(self, tasks: list[Any], count: int) -> bool:
-        tasks.extend(islice(self._iterator, count - len(tasks)))
+        tasks.extend(islice(self._iterator, max(count - len(tasks), 0)))
         return len(tasks) < count or not length_hint(self._iterator, 1)  # a subclass may have an iterator of its own
 
     def _read_paced(self, tasks: list[Any], count: int, asks: bool) -> bool:
         begin = now = monotonic()
+        if asks and len(tasks) > 1 and not self._may_go_on(tasks, 1):  # what was read ahead
+            return False
         while len(tasks) < count and now - begin < _READ_SECONDS:
             size = min(self._piece, count - len(tasks))
             before = len(tasks)
