@@ -21,7 +21,7 @@ from parallel import _arrays
 from parallel._pickling import cloud_pickler, needs_value
 from parallel._region import Address
 
-__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "part", "put_together"]
+__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "pack_plain", "part", "put_together"]
 
 #: In the pickle of an array of numpy; not all of them offer their buffer.
 _HAS_ARRAYS = b"numpy"
@@ -183,6 +183,17 @@ def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes |
     if where is None and not parcel.buffers and not parcel.blobs:
         return data, by_value
     return Packed(where or data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
+
+
+def pack_plain(value: object, parcel: Parcel) -> bytes | Packed | None:
+    """Pickle a value in which nothing is large, and nothing needs help; None if something does."""
+    offered: list[PickleBuffer] = []
+    data = pickle.dumps(value, 5, buffer_callback=offered.append)
+    if offered or needs_value(data) or _HAS_ARRAYS in data:
+        return None
+    parcel.begin()
+    where = parcel.place(memoryview(data), data) if len(data) >= parcel.limit else None
+    return data if where is None else Packed(where, (), (), tuple(parcel.regions))
 
 
 def put_together(packed: Packed, regions: Sequence[memoryview]) -> Any:

@@ -61,6 +61,8 @@ class Run(NamedTuple):
     values: list[Any]
     #: What each task gets a copy of, to run in; None to run all in the context that there is.
     context: Context | None = None
+    #: Given each result, gives what to keep of it for the time of the batch; None to keep it as it is.
+    keep: Callable[[Any], Any] | None = None
 
     def begin(self) -> float:
         """Note that the batch was begun, give the time."""
@@ -168,7 +170,7 @@ def _run_tasks(job: Job, run: Run) -> Outcome:
 
 
 def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str, Any]]], run: Run) -> Outcome:
-    stop_on_failure, _, cancellable, fail, _, slot, values, context = run
+    stop_on_failure, _, cancellable, fail, _, slot, values, context, keep = run
     failures: dict[int, Failure] = {}
     began = now = run.begin()
     stop_at = run.end_of_budget(began)
@@ -180,7 +182,7 @@ def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str,
             slot[POSITION] = len(values)
         try:
             if context is None:
-                values.append(function(*args, **kwargs))
+                values.append(function(*args, **kwargs) if keep is None else keep(function(*args, **kwargs)))
             else:
                 values.append(context.copy().run(function, *args, **kwargs))
         except BaseException as error:
@@ -197,7 +199,7 @@ def run_calls(calls: Iterable[tuple[Callable[..., Any], Iterable[Any], dict[str,
 
 
 def run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]], run: Run) -> Outcome:
-    stop_on_failure, _, cancellable, fail, _, slot, values, context = run
+    stop_on_failure, _, cancellable, fail, _, slot, values, context, keep = run
     failures: dict[int, Failure] = {}
     began = now = run.begin()
     stop_at = run.end_of_budget(began)
@@ -209,7 +211,7 @@ def run_args(function: Callable[..., Any], args_of_tasks: Iterable[Sequence[Any]
             slot[POSITION] = len(values)
         try:
             if context is None:
-                values.append(function(*args))
+                values.append(function(*args) if keep is None else keep(function(*args)))
             else:
                 values.append(context.copy().run(function, *args))
         except BaseException as error:

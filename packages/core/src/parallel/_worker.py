@@ -23,7 +23,7 @@ from parallel._current import CURRENT, Place
 from parallel._imports import OutOfReachError, unpack
 from parallel._inner_threads import Caps, limit_worker
 from parallel._interpreter import process_token
-from parallel._memory import Sharing
+from parallel._memory import NO_LIMIT, Sharing
 from parallel._parcel import Packed
 from parallel._pickling import dumps
 from parallel._region import Address
@@ -214,8 +214,13 @@ def _run_fields(
         return _outcomes.encode_out_of_reach()
     except BaseException as error:
         return _not_unpickled(error)
-    run = Run(header.stop_on_failure, fields.budget_seconds, NEVER, remote_failure, fields.batch_id, slot, [])
-    place = Place(fields.start, run.values, fields.attempts, fields.worker, header.backend, header.seed)
+    values: list[Any] = []
+    keeper = None
+    if slot is None and header.codec is None and fields.n_tasks > 1:  # else it would count as a part of the task
+        keeper = _outcomes.Keeper(header.sharing.limit if header.sharing is not None else NO_LIMIT, values)
+    budget = fields.budget_seconds
+    run = Run(header.stop_on_failure, budget, NEVER, remote_failure, fields.batch_id, slot, values, keep=keeper)
+    place = Place(fields.start, values, fields.attempts, fields.worker, header.backend, header.seed)
     CURRENT.set(place)
     known.surroundings.refresh(place)
     undo = limit_worker(header.caps) if header.caps is not None and not known.is_here else None
@@ -244,10 +249,11 @@ def _run_fields(
         if undo is not None and not header.is_own_process:
             undo()
     sharing = header.sharing
+    kept = keeper.kept if keeper is not None else None
     if sharing is None:
-        return _outcomes.encode_outcome(outcome, fields.start, describe, None, header.codec)
+        return _outcomes.encode_outcome(outcome, fields.start, describe, None, header.codec, kept)
     with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
-        return _outcomes.encode_outcome(outcome, fields.start, describe, parcel)
+        return _outcomes.encode_outcome(outcome, fields.start, describe, parcel, None, kept)
 
 
 def _content(body: bytes | Packed, header: CallHeader) -> Any:
