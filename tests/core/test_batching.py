@@ -144,7 +144,19 @@ def test_of_an_unknown_input_batches_last_some_round_trips_at_least() -> None:
 def test_the_end_is_not_divided_into_batches_that_cost_more_than_they_do() -> None:
     batching = AdaptiveBatching(4)
     run(batching, task_seconds=1e-6)
-    assert batching.next_size(100) >= int(ROUND_TRIP / 1e-6) // 2
+    assert batching.next_size(1000) >= int(ROUND_TRIP / 1e-6) // 2
+
+
+@pytest.mark.parametrize("n_jobs", [2, 4, 64])
+def test_a_batch_leaves_half_of_what_remains_to_others_however_short_tasks_were(n_jobs: int) -> None:
+    batching = AdaptiveBatching(n_jobs)
+    run(batching, task_seconds=1e-7)
+    remaining, sizes = 1000, []
+    while remaining:
+        sizes.append(batching.next_size(remaining))
+        assert sizes[-1] <= (remaining + 1) // 2
+        remaining -= sizes[-1]
+    assert len(sizes) <= 11  # as often as a thousand can be halved
 
 
 @given(

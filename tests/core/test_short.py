@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from parallel import Parallel, _call, _experience, _setup, _short, delayed
 from parallel._actions import Submit
 from parallel._batching import AdaptiveBatching, SingleBatching
+from parallel._carrier import CallCarrier
 from parallel._results import OrderedResults
 from parallel._scheduler import Faults, Scheduler
 from parallel._source import Source
@@ -44,6 +46,7 @@ class ScriptedBackend(HereBackend):
         self.order = order
         self.n_left = len(fates)
         self.events: list[Callable[[], None]] = []
+        self.late: list[Callable[[], None]] = []
         self.report: Any = None
 
     def attach(self, report: Any) -> None:
@@ -55,9 +58,17 @@ class ScriptedBackend(HereBackend):
         future = Future(func, callback)
         fate = self.fates.get(index, "goes well")
         self.n_left -= 1
-        if fate in ("comes early", "comes and is refused"):
+        late, self.late = self.late, []
+        if fate.startswith("early: ") or fate in ("comes early", "comes and is refused"):
+            self.fates[index] = fate.removeprefix("early: ")
             future.is_done = True
             callback(future)
+            for event in late:
+                event()
+        elif fate.startswith("next: "):  # with the next one that comes early
+            self.fates[index] = fate.removeprefix("next: ")
+            future.is_done = True
+            self.late = [*late, partial(callback, future)]
         elif fate == "is reported lost":
             del self.fates[index]
             self.events.append(partial(self.report.lost, future, 3))
@@ -84,6 +95,8 @@ class ScriptedBackend(HereBackend):
         index = job.batch.start
         self.log.append(f"retrieve {index}")
         fate = self.fates.pop(index, "goes well")
+        if fate == "is ended":
+            raise WorkerLostError("for another's sake", backend="scripted", is_deliberate=True)
         if fate == "is lost":
             raise WorkerLostError("a worker ended", backend="scripted", exit_code=3)
         if fate == "cannot be fetched":
@@ -98,6 +111,8 @@ class ScriptedBackend(HereBackend):
             return Outcome([1, 2, 3], {}, 0.0)
         if fate == "is unclear":
             return Outcome([], {}, 0.0, unclear=Failure(ValueError("one of them")))
+        if fate == "is out of reach":
+            return Outcome([], {}, 0.0, is_blind=True, is_out_of_reach=True)
         if fate == "is blind":
             return Outcome([], {}, 0.0, is_blind=True)
         return run_payload(job.payload) if self.wire == "bytes" else self.run(job)
@@ -203,6 +218,28 @@ def test_whatever_happens_a_short_call_does_what_others_do(
         assert short == other, (second, order)
 
 
+@pytest.mark.parametrize(
+    "first", ["goes well", "raises", "is blind", "is ended", "is lost", "is out of reach", "is unclear"]
+)
+@pytest.mark.parametrize("second", ["goes well", "raises", "exits", "is blind", "is ended", "is lost", "is refused"])
+@pytest.mark.parametrize("when", ["early: ", "next: "])
+def test_what_comes_before_all_are_submitted_is_dealt_with_first(
+    both_ways: Any, first: str, second: str, when: str
+) -> None:
+    """Nothing is forgotten, neither what comes nor what has yet to be submitted."""
+    fates = [when + first, "early: " + second if second != "is refused" else second, "goes well"]
+    tasks = [delayed(work)(index, fate.split(": ")[-1]) for index, fate in enumerate(fates)]
+
+    def call() -> Any:
+        backend = ScriptedBackend(fates, [])
+        came = what_comes_of(backend, tasks)
+        assert not backend.late, "the script is at fault"
+        return came[:-2]
+
+    short, other = both_ways(call)
+    assert short == other
+
+
 @pytest.mark.parametrize("fates", [["goes well", "cannot count"], ["is lost"], ["goes well"], ["raises"]])
 def test_a_backend_that_raises_when_it_is_told_of_a_batch_ends_the_call(both_ways: Any, fates: list[str]) -> None:
     def call() -> tuple[Any, ...]:
@@ -266,7 +303,53 @@ def test_a_call_that_cannot_be_taken_over_stops_what_runs(monkeypatch: pytest.Mo
     assert backend.log[-3:] == ["abort False", "stop_call", "terminate"]
 
 
-@pytest.mark.parametrize("fate", ["goes well", "raises", "is lost", "is forgotten"])
+@pytest.mark.parametrize("n_tasks", [1, 2])
+def test_ctrl_c_while_the_call_is_put_away_leaves_nothing_undone(n_tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(carrier: CallCarrier) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CallCarrier, "close", interrupted)
+    backend = ScriptedBackend(["goes well"] * n_tasks, [])
+    parallel = Parallel(n_jobs=2, backend=backend)
+    with pytest.raises(KeyboardInterrupt):
+        parallel([delayed(work)(index, "") for index in range(n_tasks)])
+    assert backend.log[-2:] == ["stop_call", "terminate"]
+
+
+def test_ctrl_c_in_the_input_is_told_with_no_results() -> None:
+    def tasks() -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Parallel(n_jobs=2, backend=HereBackend())(tasks())
+    assert caught.value.partial_results == {}  # type: ignore[attr-defined]
+
+
+def test_an_input_that_waits_for_its_first_task_gets_it() -> None:
+    """Also where the function is known: only with tasks that are shorter than a round trip is more read first."""
+    done: list[int] = []
+    seen: list[int] = []
+
+    def first(number: int) -> None:
+        end = monotonic() + 2e-3
+        while monotonic() < end:
+            pass
+        done.append(number)
+
+    def tasks() -> Iterator[Any]:
+        for number in range(2):
+            seen.append(len(done))
+            yield delayed(first)(number)
+
+    parallel = Parallel(n_jobs=2, backend=HereBackend())
+    for _ in range(3):
+        parallel(tasks())
+    assert seen == list(range(6))
+
+
+@pytest.mark.parametrize("fate", ["goes well", "raises", "is lost", "is forgotten", "is interrupted"])
 def test_nothing_keeps_the_call_when_it_is_over(fate: str) -> None:
     class Result:
         """Can be watched."""
@@ -289,7 +372,7 @@ def test_nothing_keeps_the_call_when_it_is_over(fate: str) -> None:
     gc.disable()
     try:
         results = None
-        with contextlib.suppress(LookupError, WorkerLostError):
+        with contextlib.suppress(LookupError, WorkerLostError, KeyboardInterrupt):
             results = Parallel(n_jobs=2, backend=backend)([delayed(make)(0), delayed(make)(1)])
         assert (results is not None) == (fate in ("goes well", "is forgotten"))
         del results
@@ -358,7 +441,8 @@ def test_tasks_known_to_be_shorter_than_a_round_trip_go_together(monkeypatch: py
     for key in known:
         monkeypatch.setitem(_experience._known, key, (1e-7, 1e-3))
     assert parallel(tasks) == [f"result {index}" for index in range(3)]
-    assert backend.sizes == [1, 1, 1, 3]
+    assert sum(backend.sizes[3:]) == 3
+    assert len(backend.sizes[3:]) < 3
 
 
 def test_what_a_short_call_shows_is_where_the_next_call_begins() -> None:
@@ -388,13 +472,14 @@ def test_an_input_of_code_is_read_ahead_only_where_that_is_known_to_be_harmless(
     parallel = Parallel(n_jobs=2, backend=HereBackend())
     assert not is_short(parallel, (delayed(work)(index, "") for index in range(2)), monkeypatch)  # unknown
 
-    def check(tasks: Any) -> bool:
+    def check(tasks: Any, seconds: float = 0.9e-3) -> bool:
         for key in list(_experience._known):
-            monkeypatch.setitem(_experience._known, key, (1.0, 1e-3))
+            monkeypatch.setitem(_experience._known, key, (seconds, 1e-3))
         return is_short(parallel, tasks, monkeypatch)
 
     assert check(delayed(work)(index, "") for index in range(1))
     assert check(delayed(work)(index, "") for index in range(2))
+    assert not check((delayed(work)(index, "") for index in range(2)), seconds=1e-2)
     assert not check(delayed(work)(index, "") for index in range(3))
     assert not check(delayed(work)(index, "", []) for index in range(2))
     assert not check(delayed(work)(index, fate="") for index in range(2))

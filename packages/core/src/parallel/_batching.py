@@ -199,7 +199,8 @@ class AdaptiveBatching(_Measured):
         """Give the size; see `Batching`.
 
         Towards the end of an input of known length batches shrink, so that all workers end together: half a fair share
-        of what is left (guided self-scheduling), but no shorter than a round trip. Where the length is not known the
+        of what is left (guided self-scheduling), but no shorter than a round trip, as long as that leaves half of it to
+        others: should tasks turn slow, what waits behind the first of them in its batch waits for it. Where the length is not known the
         input may end any time, and what workers have in hand then is how far apart they end: a small part of a worker's
         share of what was done so far.
         """
@@ -215,7 +216,10 @@ class AdaptiveBatching(_Measured):
                 # The shortest: with many workers, others have waiting for a processor in them.
                 round_trip = self.least_round_trip_seconds or self.round_trip_seconds
                 least_seconds = max(LEAST_ROUND_TRIPS * round_trip, MIN_TARGET_SECONDS)
-            size = min(size, max(fair, int(least_seconds / self.task_seconds), 1))
+            least = int(least_seconds / self.task_seconds)
+            if remaining is not None:
+                least = min(least, -(-remaining // 2))
+            size = min(size, max(fair, least, 1))
         return size
 
     def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:

@@ -115,39 +115,56 @@ class CallPlan(NamedTuple):
         return self.sharing if self.backend.same_host and self.backend.wire == "bytes" else None
 
 
+class _Header(NamedTuple):
+    """What a worker needs to know of a call: made when the first batch is pickled, and in threads not at all."""
+
+    plan: CallPlan
+    board: Address | None
+    codec: Codec | None
+
+    def pack(self) -> bytes:
+        """Make it, and pickle it."""
+        plan = self.plan
+        backend = plan.backend
+        is_near = backend.same_host
+        nested, caps = plan.terms
+        return CallHeader(
+            # Another host has CPUs of its own.
+            nested if is_near else nested._replace(cpus=0),
+            _stops_on_failure(plan),
+            board=self.board,
+            sharing=plan.sharing_used,
+            codec=self.codec,
+            context=plan.context,
+            caps=caps if is_near else None,
+            is_own_process=backend.owns_workers,
+            caller=process_token(),
+            backend=plan.backend_name,
+            seed=plan.seed,
+        ).pack()
+
+
+def _stops_on_failure(plan: CallPlan) -> bool:
+    return not plan.return_exceptions and plan.retry.attempts == 1
+
+
 def carrier_of(plan: CallPlan, board: Address | None = None) -> CallCarrier:
     """Make what its jobs share; `board` is where workers note what they run."""
-    stop_on_failure = not plan.return_exceptions and plan.retry.attempts == 1
     backend = plan.backend
-    is_near = backend.same_host
     sharing = plan.sharing_used
     codec = plan.codec if backend.uses_codec and not plan.codec.is_default else None
     nested, caps = plan.terms
-    header = CallHeader(
-        # Another host has CPUs of its own.
-        nested if is_near else nested._replace(cpus=0),
-        stop_on_failure,
-        board=board,
-        sharing=sharing,
-        codec=codec,
-        context=plan.context,
-        caps=caps if is_near else None,
-        is_own_process=backend.owns_workers,
-        caller=process_token(),
-        backend=plan.backend_name,
-        seed=plan.seed,
-    )
     local = LocalCall.of(
         plan.context,
         nested,
         BUSY.get() | {busy_mark(backend)},
-        stop_on_failure=stop_on_failure,
+        stop_on_failure=_stops_on_failure(plan),
         threads=CallThreads(caps),
         backend=plan.backend_name,
         seed=plan.seed,
     )
     memory = CallMemory(sharing, plan.temp_folder, plan.spare) if sharing is not None else None
-    return CallCarrier(local, Encoder(header, memory, codec), codec, memory)
+    return CallCarrier(local, Encoder(_Header(plan, board, codec), memory, codec), codec, memory)
 
 
 def busy_mark(backend: ParallelBackendBase) -> tuple[int, int]:

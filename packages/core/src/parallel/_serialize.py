@@ -103,7 +103,8 @@ class Encoder:
         self._memory = memory
         self._codec = codec
         self._dumps_one = codec.dumps if codec is not None else dumps
-        self.token = os.urandom(12)
+        #: By what workers know the call; made with the first payload, as is the header.
+        self.token = b""
         self._header_value = header
         self._header: bytes | None = None
         # By identity; the function is kept beside its number so that its id cannot be used again.
@@ -136,7 +137,7 @@ class Encoder:
 
     def _encode(self, batch: Batch, slot: int | None) -> bytes:
         if self._header is None:
-            self._header = self._header_value.pack()
+            self.token, self._header = os.urandom(12), self._header_value.pack()
         export, room = self._memory.begin(batch.batch_id) if self._memory is not None else (None, None)
         functions: tuple[tuple[int, bytes | Packed], ...]
         columns = _as_columns(batch)

@@ -107,18 +107,23 @@ class _Session:
 
 def run_list(plan: CallPlan, source: Source) -> list[Any]:
     """Run a call in the calling thread, which is its owner, and give all results in the order of the input."""
-    short = begin_short(plan, source)
-    if short is not None:
-        results = short.run()
-        if results is not None:
-            return results
-    sink = ListSink()
+    short: ShortCall | None = None
     try:
-        call, session = _build(plan, source, sink, short)
-    except BaseException:
+        short = begin_short(plan, source)
+        results = short.run() if short is not None else None
+        return results if results is not None else _run_with_scheduler(plan, source, short)
+    except BaseException as raised:
         if short is not None:
-            short.give_up()
+            short.give_up(raised)
         raise
+    finally:
+        if short is not None:
+            short.close()
+
+
+def _run_with_scheduler(plan: CallPlan, source: Source, short: ShortCall | None) -> list[Any]:
+    sink = ListSink()
+    call, session = _build(plan, source, sink, short)
     if short is None:
         session.begin()
     error: BaseException | None = None

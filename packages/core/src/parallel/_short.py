@@ -17,6 +17,7 @@ from typing import Any
 from parallel._actions import Submit
 from parallel._call import STALL_SECONDS, Call
 from parallel._experience import are_small, key_of, known_of, remember
+from parallel._explain import keep_partial
 from parallel._jobs import fetch
 from parallel._outlets import ClosedInbox, Inbox
 from parallel._pickling import brings_nothing
@@ -39,19 +40,28 @@ def begin_short(plan: CallPlan, source: Source) -> ShortCall | None:
     sharing = plan.sharing_used
 
     def knows(function: object, args: Iterable[Any]) -> bool:
-        if known_of(key_of(plan.backend_name, function)) is None or not are_small(args):
+        # Where tasks are longer, the first may have to run before the input can go on.
+        known = known_of(key_of(plan.backend_name, function))
+        if known is None or known[0] >= known[1] or not are_small(args):
             return False
         return sharing is None or (sharing.mode != "c" and brings_nothing(function))
 
     most = plan.n_jobs if plan.pre_dispatch is None else min(plan.n_jobs, plan.pre_dispatch)
-    tasks = source.take_few(most, knows, are_small)
+    try:
+        tasks = source.take_few(most, knows, are_small)
+    except BaseException as error:  # Ctrl-C in code of the user
+        keep_partial(error, {})
+        raise
     if tasks is None:
         return None
-    short = ShortCall(plan, source, tasks)
-    if short.should_be_one_batch:
-        source.give_back(tasks)
+    function = source.function if source.function is not None else tasks[0][0]
+    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > 1 else None
+    if known is not None and known[0] * len(tasks) < known[1]:
+        source.give_back(tasks)  # together they take less than a round trip
         return None
-    short.begin()
+    short = ShortCall(plan, source, tasks, function)
+    plan.backend.attach(short)
+    plan.backend.start_call()
     return short
 
 
@@ -64,12 +74,12 @@ class ShortCall:
         The call's.
     source
         The input.
-    tasks
-        All of it.
+    tasks, function
+        All of it, and the function of the first.
     """
 
-    def __init__(self, plan: CallPlan, source: Source, tasks: list[Any]) -> None:
-        self.function = source.function if source.function is not None else tasks[0][0]
+    def __init__(self, plan: CallPlan, source: Source, tasks: list[Any], function: Callable[..., Any]) -> None:
+        self.function = function
         self.carrier = carrier_of(plan)
         if self.carrier.memory is not None and not source.is_plain:
             self.carrier.memory.trust(True)
@@ -79,7 +89,6 @@ class ShortCall:
         self._backend = plan.backend
         self._source = source
         self._tasks = tasks
-        self._key = key_of(plan.backend_name, self.function)
         self._began_at = 0.0
         # By index: what was submitted, with what `submit` gave; and what has come back, with the time.
         self._jobs: dict[int, tuple[Job, Any]] = {}
@@ -91,17 +100,7 @@ class ShortCall:
         self._refused: int | None = None
         self._error: BaseException | None = None
         self._call: Call | None = None
-
-    @property
-    def should_be_one_batch(self) -> bool:
-        """Whether the tasks are known to be quicker on one worker than a round trip."""
-        known = known_of(self._key) if len(self._tasks) > 1 else None
-        return known is not None and known[0] * len(self._tasks) < known[1]
-
-    def begin(self) -> None:
-        """Tell the backend."""
-        self._backend.attach(self)
-        self._backend.start_call()
+        self._is_closed = False
 
     # -- from any thread; only put events ------------------------------------------------------------------------------
 
@@ -120,29 +119,35 @@ class ShortCall:
     def run(self) -> list[Any] | None:
         """Run the tasks and give their results; blocks. None if something else has happened: then `take_over` is next.
 
-        Does not raise.
+        To be followed by `close`, after a call that has taken over too.
         """
         count = len(self._tasks)
-        outcomes, inbox = self._outcomes, self.inbox
+        outcomes, inbox, parallel = self._outcomes, self.inbox, self._plan.parallel
         try:
             self._submit_all()
+            parallel.n_dispatched_tasks = parallel.n_dispatched_batches = len(self._jobs)
             while self._news is None and len(outcomes) < count:
                 try:
                     handle, arguments, at = inbox.get(timeout=STALL_SECONDS)
                 except Empty:
                     return None
                 handle(*arguments, at)
+                parallel.n_completed_tasks = len(outcomes)
+            if self._news is not None:
+                return None
+            parallel.n_completed_tasks = parallel.n_tasks = count
+            self._remember()
+            return [outcomes[index][0].values[0] for index in range(count)]
         except BaseException as error:  # Ctrl-C, or a backend that raised
             self._error = error
             return None
-        return self._end() if self._news is None else None
 
     def _submit_all(self) -> None:
         carrier, backend, source, inbox = self.carrier, self._backend, self._source, self.inbox
         is_bytes = backend.wire == "bytes"
         self._began_at = monotonic()
         for index, task in enumerate(self._tasks):
-            while not inbox.empty():
+            while self._news is None and not inbox.empty():
                 handle, arguments, at = inbox.get()
                 handle(*arguments, at)
             if self._news is not None:
@@ -192,7 +197,7 @@ class ShortCall:
     def _on_lost(self, future: Any, exit_code: int | None, signal: int | None, at: float) -> None:
         if self._call is not None:
             self._call.on_lost(future, exit_code, signal, at)
-        elif any(future is known for _, known in self._jobs.values()):
+        elif any(future is known for index, (_, known) in self._jobs.items() if index not in self._outcomes):
             self._news = partial(Call.on_lost, future=future, exit_code=exit_code, signal=signal, now=at)
 
     def _on_unsendable(self, job: Job, error: TaskPicklingError, at: float) -> None:
@@ -201,35 +206,35 @@ class ShortCall:
         else:
             self._news = partial(Call.cannot_send, job=job, error=error, now=at)
 
-    def _end(self) -> list[Any]:
-        results = []
-        task_seconds, round_trip_seconds = 0.0, STALL_SECONDS
-        for index in range(len(self._tasks)):
-            outcome, at = self._outcomes[index]
-            results += outcome.values
-            outcome.values = []  # whoever has run it may keep it
-            seconds = outcome.seconds
-            task_seconds = max(task_seconds, seconds)
-            round_trip = at - self._jobs[index][0].submitted_at - seconds - outcome.handling_seconds
+    def _remember(self) -> None:
+        task_seconds, round_trip_seconds = 1e-8, STALL_SECONDS
+        for index, (outcome, at) in self._outcomes.items():
+            task_seconds = max(task_seconds, outcome.seconds)
+            round_trip = at - self._jobs[index][0].submitted_at - outcome.seconds - outcome.handling_seconds
             round_trip_seconds = min(round_trip_seconds, round_trip)
-        remember(self._key, max(task_seconds, 1e-8), max(round_trip_seconds, 1e-5))
-        parallel = self._plan.parallel
-        parallel.n_dispatched_tasks = parallel.n_completed_tasks = parallel.n_tasks = len(results)
-        parallel.n_dispatched_batches = len(results)
-        self._close()
-        return results
+        remember(key_of(self._plan.backend_name, self.function), task_seconds, max(round_trip_seconds, 1e-5))
 
-    def give_up(self) -> None:
-        """End what runs, because no `Call` can take over."""
-        self._plan.abort()
-        self._close()
+    def give_up(self, error: BaseException) -> None:
+        """End what runs because of an error, unless a `Call` has taken over, which does that."""
+        if self._call is None:
+            keep_partial(error, {index: outcome.values[0] for index, (outcome, _) in self._outcomes.items()})
+            self._plan.abort()
 
-    def _close(self) -> None:
-        self.carrier.close()
+    def close(self) -> None:
+        """Give back what the call has used, unless a `Call` does."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         # What comes from now on would lead back here: not freed before garbage is collected.
         self.inbox = ClosedInbox()
+        for outcome, _ in self._outcomes.values():
+            outcome.values = []  # whoever has run it may keep it
         self._jobs, self._outcomes, self._tasks = {}, {}, []
-        self._backend.stop_call()
+        if self._call is None:
+            try:
+                self.carrier.close()
+            finally:
+                self._backend.stop_call()
 
     # -- when something else has happened ------------------------------------------------------------------------------
 
@@ -244,19 +249,29 @@ class ShortCall:
         news, error = self._news, self._error
         self._news = self._error = None
         self._call = call
+        self._plan.parallel.n_dispatched_batches = 0  # they are counted again
+        waiting: list[Batch] = []
         for action in call.scheduler.on_input(self._tasks, True, self._began_at):
             assert isinstance(action, Submit)
             batch = action.batch
-            job, future = self._jobs.get(batch.batch_id, (None, None))
-            if job is None:
-                continue  # because of what ends the call now
+            index = batch.batch_id
+            if index not in self._jobs:
+                waiting.append(batch)
+                continue
+            job, future = self._jobs[index]
             job.batch = batch
-            if batch.batch_id != self._refused:
-                call.adopt(job, future, is_back=batch.batch_id in self._outcomes or batch.batch_id == self._back)
+            if index != self._refused:
+                call.adopt(job, future, is_back=index in self._outcomes or index == self._back)
         for index, (outcome, at) in self._outcomes.items():
             call.settle(self._jobs[index][0].batch, outcome, {}, at)
         self._jobs, self._outcomes = {}, {}
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # no cycle between the error, its traceback and this frame
         if news is not None:
             news(call)
+        for batch in waiting:
+            if not call.scheduler.is_over:
+                call.submit(batch)
