@@ -320,3 +320,9 @@ def test_tasks_of_a_known_function_have_copies_of_their_own(kind: str, n_items: 
         for _ in range(2):
             parallel.map(add_to_array, range(500))
         assert parallel.map(add_to_array, [0, *[np.zeros(n_items)] * 60]) == [0.0, *[1.0] * 60]
+        # Of batches that were composed before there was an array to be seen.
+        for n_numbers in (100, 1000):
+            tasks = [*[0] * n_numbers, *[np.zeros(n_items)] * 60]
+            assert parallel.map(add_to_array, tasks) == [*[0.0] * n_numbers, *[1.0] * 60]
+            calls = [delayed(add_to_array)(task) for task in tasks]
+            assert parallel(calls) == [*[0.0] * n_numbers, *[1.0] * 60]

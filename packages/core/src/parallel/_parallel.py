@@ -192,6 +192,7 @@ class Parallel:
         self.mmap_mode = resolve("mmap_mode", mmap_mode)
         self._share_from: int | None = checked("max_nbytes", max_nbytes)
         self._share_mode: str | None = checked("mmap_mode", mmap_mode)
+        self._sharing = Sharing(self._share_from, self._share_mode) if self._share_from is not None else NO_SHARING
         self._codec = Codec(
             checked("serializer", serializer),
             checked("compression", compression),
@@ -342,7 +343,8 @@ class Parallel:
     # -- how a call starts -------------------------------------------------------------------------------------------
 
     def _run(self, source: Source) -> Any:
-        self._wait_for_generator()
+        if self._generator_call is not None or self._inline.is_generating:
+            self._wait_for_generator()
         self.n_completed_tasks = self.n_dispatched_tasks = self.n_dispatched_batches = 0
         self.n_tasks = source.total
         is_overridden = type(self).print_progress is not Parallel.print_progress or "print_progress" in vars(self)
@@ -369,8 +371,7 @@ class Parallel:
                 raise
             finally:
                 lease.release()
-        owned, results = make_generator(plan, source, lease.release, place_outside())
-        self._generator_call = owned
+        self._generator_call, results = make_generator(plan, source, lease.release, place_outside())
         return results
 
     def _plan(self, source: Source, lease: Lease, prints: bool) -> CallPlan:
@@ -388,7 +389,7 @@ class Parallel:
             call_seconds=self.total_timeout,
             retry=self.retries,
             return_exceptions=self.return_exceptions,
-            sharing=Sharing(self._share_from, self._share_mode) if self._share_from is not None else NO_SHARING,
+            sharing=self._sharing,
             codec=self._codec,
             temp_folder=self.temp_folder,
             terms=lease.terms(lambda: terms_of(self._backend, lease.n_jobs)),
@@ -417,7 +418,8 @@ class Parallel:
                 return explanation.InCaller.SINGLE
             if is_exiting():
                 return explanation.InCaller.EXITING
-        return explanation.InCaller.OWN_WORKERS if busy_mark(self._backend) in BUSY.get() else None
+        is_inside = (busy := BUSY.get()) and busy_mark(self._backend) in busy
+        return explanation.InCaller.OWN_WORKERS if is_inside else None
 
     def _lease(self, is_block: bool = False) -> Lease:
         return Lease(self._backend, self._configure, is_block=is_block)
@@ -445,5 +447,4 @@ class Parallel:
         return run(source, policy, prints)
 
     def __repr__(self) -> str:
-        n_jobs = getattr(self, "n_jobs", None)
-        return f"{type(self).__name__}(n_jobs={n_jobs})"
+        return f"{type(self).__name__}(n_jobs={getattr(self, 'n_jobs', None)})"

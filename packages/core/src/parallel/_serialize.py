@@ -84,6 +84,8 @@ COLUMNS = 0
 ROWS = 1
 #: The batch could not be pickled: the body is a pickled Failure.
 EXCUSE = 2
+#: As ROWS, each in a list of its own that is pickled apart from the others, so that they have nothing in common.
+EACH = 3
 
 
 class Encoder:
@@ -158,6 +160,9 @@ class Encoder:
                     export.watch((*args, *(kwargs or {}).values()) if isinstance(args, tuple) else ())
         try:
             body = self._dumps(content, export)
+            if self._must_be_apart(batch):
+                form, (content, functions) = EACH, self._rows(batch)
+                body = pickle.dumps([self._dumps([row], export) for row in content], protocol=5)
         except Exception as error:
             raise self._explain(batch, error) from error
         fields = Payload(
@@ -202,6 +207,11 @@ class Encoder:
             None,
         )
         return pickle.dumps(tuple(fields), protocol=5)
+
+    def _must_be_apart(self, batch: Batch) -> bool:
+        """Tell whether its tasks must have copies of their own: that may be known only now that they were pickled."""
+        memory = self._memory
+        return memory is not None and memory.sharing.mode == "c" and len(batch) > 1 and memory.must_be_single()
 
     def _dumps(self, content: object, export: Export | None) -> bytes | Packed:
         if self._codec is not None:
@@ -341,7 +351,7 @@ def tasks_of(payload: bytes, batch: Batch) -> Sequence[Any] | None:
     """Give the tasks of a batch as they were when its payload was made, in their own copies; None if that fails."""
     fields = read_payload(payload)
     try:
-        content = _imports.unpack(fields.body, "c")
+        content = read_content(fields, "c")
     except Exception:  # a class of the user's may do anything
         return None
     if fields.form == COLUMNS:
@@ -359,6 +369,13 @@ def tasks_of(payload: bytes, batch: Batch) -> Sequence[Any] | None:
 
 
 # -- on the worker's side --------------------------------------------------------------------------------------------
+
+
+def read_content(fields: Payload, mode: str | None) -> Any:
+    """Unpickle what is in the body of a payload; see `parallel._imports.unpack`."""
+    if fields.form != EACH:
+        return _imports.unpack(fields.body, mode)
+    return [row for part in _imports.unpack(fields.body, None) for row in _imports.unpack(part, mode)]
 
 
 def read_payload(payload: bytes | bytearray) -> Payload:

@@ -47,11 +47,7 @@ def begin_short(plan: CallPlan, source: Source) -> ShortCall | None:
         return sharing is None or (sharing.mode != "c" and brings_nothing(function))
 
     most = plan.n_jobs if plan.pre_dispatch is None else min(plan.n_jobs, plan.pre_dispatch)
-    try:
-        tasks = source.take_few(most, knows, are_small)
-    except BaseException as error:  # Ctrl-C in code of the user
-        keep_partial(error, {})
-        raise
+    tasks = source.take_few(most, knows, are_small)
     if tasks is None:
         return None
     function = source.function if source.function is not None else tasks[0][0]

@@ -52,7 +52,7 @@ class Source:
         self._piece = 1
         # What `take_few` has read and not given, and what the iterator raised then.
         self._ahead: list[Any] = []
-        self._ahead_error: Exception | None = None
+        self._ahead_error: BaseException | None = None
         #: Told the function and the arguments of the first task; says how many to read at first.
         self.begin: Callable[[Callable[..., Any] | None, Iterable[Any]], int] | None = None
         #: Told the arguments of those that are read with it, piece by piece; says whether that may go on.
@@ -147,7 +147,7 @@ class Source:
                 is_whole = len(ahead) <= most
             else:
                 is_whole = self._take_paced(ahead, most, knows, allows)
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C, too: it is for `read` to raise, where the call knows what to do
             self._ahead_error = error
             return None
         if not is_whole or not ahead or (self.kind is Kind.CALLS and _find_wrong(ahead) is not None):
@@ -183,7 +183,7 @@ class Source:
                 return False
         return False
 
-    def _ahead_error_taken(self) -> Exception:
+    def _ahead_error_taken(self) -> BaseException:
         error, self._ahead_error = self._ahead_error, None
         assert error is not None
         return error

@@ -208,7 +208,7 @@ def _run_fields(
     header = known.header
     before = n_attached()
     try:
-        content = _content(fields.body, header)
+        content = _content(fields, header)
         calls = _calls(fields, content, functions) if n_attached() > before else None
     except OutOfReachError:
         return _outcomes.encode_out_of_reach()
@@ -256,10 +256,10 @@ def _run_fields(
         return _outcomes.encode_outcome(outcome, fields.start, describe, parcel, None, kept)
 
 
-def _content(body: bytes | Packed, header: CallHeader) -> Any:
-    if header.codec is not None and isinstance(body, bytes):
-        return header.codec.loads(body)
-    return unpack(body, header.mode)
+def _content(fields: _serialize.Payload, header: CallHeader) -> Any:
+    if header.codec is not None and isinstance(fields.body, bytes):
+        return header.codec.loads(fields.body)
+    return _serialize.read_content(fields, header.mode)
 
 
 def _calls(
