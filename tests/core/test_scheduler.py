@@ -348,6 +348,18 @@ def test_a_second_batch_waits_at_a_worker_only_where_the_policy_says_so() -> Non
     assert len(submitted(feed(make(n_jobs=2, batching=Queueing(1)), 10))) == 4
 
 
+def test_the_last_tasks_wait_for_an_idle_worker_and_not_behind_a_busy_one() -> None:
+    scheduler = make(n_jobs=2, batching=Queueing(1))
+    _, second = submitted(feed(scheduler, 3))
+    assert [(batch.start, batch.lane) for batch in submitted(come_back(scheduler, second))] == [(2, 1)]
+
+
+def test_of_a_sized_input_each_other_worker_is_left_a_task() -> None:
+    policy = AdaptiveBatching(2)
+    policy.start_with(1e-7, 1e-3)
+    assert spans(feed(make(batching=policy), 100)) == [(0, 99), (99, 100)]
+
+
 def test_where_tasks_may_change_each_is_sent_before_the_next_is_read() -> None:
     is_single = True
     scheduler = make(n_jobs=2, batching=SingleBatching(Queueing(3), lambda: is_single))

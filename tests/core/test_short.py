@@ -432,17 +432,17 @@ def test_a_scheduler_sends_few_tasks_one_to_each_worker(n_jobs: int, is_single: 
 
 def test_tasks_known_to_be_shorter_than_a_round_trip_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = SizesBackend()
-    parallel = Parallel(n_jobs=4, backend=backend)
-    tasks = [delayed(work)(index, "") for index in range(3)]
+    parallel = Parallel(n_jobs=16, backend=backend)
+    tasks = [delayed(work)(index, "") for index in range(12)]
     parallel(tasks)
-    assert backend.sizes == [1, 1, 1]
+    assert backend.sizes == [1] * 12
     known = dict(_experience._known)
     assert len(known) == 1
     for key in known:
         monkeypatch.setitem(_experience._known, key, (1e-7, 1e-3))
-    assert parallel(tasks) == [f"result {index}" for index in range(3)]
-    assert sum(backend.sizes[3:]) == 3
-    assert len(backend.sizes[3:]) < 3
+    assert parallel(tasks) == [f"result {index}" for index in range(12)]
+    assert sum(backend.sizes[12:]) == 12
+    assert len(backend.sizes[12:]) < 12
 
 
 def test_what_a_short_call_shows_is_where_the_next_call_begins() -> None:

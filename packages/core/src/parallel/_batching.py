@@ -31,6 +31,9 @@ MAX_TARGET_SECONDS = 2.0
 #: A worker gives a batch back after this many target times.
 BUDGET_FACTOR = 2.0
 
+#: A shorter batch does not tell that tasks are slower than they were: what it takes to begin one is a part of it.
+TELLING_SECONDS = 1e-4
+
 #: How much larger than one that was seen to be too short the next batch may be.
 GROWTH = 8
 
@@ -46,6 +49,10 @@ MAX_BATCH_BYTES = 16_000_000
 #: round trips: with a second batch at the worker, nothing waits for them.
 BATCHES_OF_SHARE = 16
 LEAST_ROUND_TRIPS = 5
+
+#: What is left for the other workers at the end goes in so many batches at least; with so many workers, or fewer,
+#: one by one.
+LAST_BATCHES = 8
 
 #: A second batch waits at the worker if a batch is shorter than this many round trips; else fetching the next one
 #: costs less than 1 % of the time, and a task that waits behind a slow one could have run elsewhere.
@@ -93,7 +100,10 @@ class _Measured:
             seen = max(seconds / done, 1e-8)
             known = self.task_seconds
             # Slower counts at once, faster by halves: too small a batch costs a round trip, too large a one a budget.
-            self.task_seconds = seen if known is None or seen > known else (known + seen) / 2
+            if known is None or seen < known:
+                self.task_seconds = seen if known is None else (known + seen) / 2
+            elif seconds >= TELLING_SECONDS:
+                self.task_seconds = seen
         if round_trip_seconds is not None:
             # The smallest one seen lately: what is above it is waiting for a processor, or a worker's start, which
             # larger batches would not save. Drifts up, so that a slow network is believed after some batches.
@@ -199,8 +209,9 @@ class AdaptiveBatching(_Measured):
         """Give the size; see `Batching`.
 
         Towards the end of an input of known length batches shrink, so that all workers end together: half a fair share
-        of what is left (guided self-scheduling), but no shorter than a round trip, as long as that leaves half of it to
-        others: should tasks turn slow, what waits behind the first of them in its batch waits for it. Where the length is not known the
+        of what is left (guided self-scheduling), but no shorter than a round trip, as long as that leaves a task
+        for each other worker: should tasks turn slow, what waits behind the first of them in its batch comes back when
+        that is done, and until then the others have something to do. Where the length is not known the
         input may end any time, and what workers have in hand then is how far apart they end: a small part of a worker's
         share of what was done so far.
         """
@@ -218,7 +229,7 @@ class AdaptiveBatching(_Measured):
                 least_seconds = max(LEAST_ROUND_TRIPS * round_trip, MIN_TARGET_SECONDS)
             least = int(least_seconds / self.task_seconds)
             if remaining is not None:
-                least = min(least, -(-remaining // 2))
+                least = min(least, max(remaining - self._n_jobs + 1, -(-remaining // LAST_BATCHES)))
             size = min(size, max(fair, least, 1))
         return size
 

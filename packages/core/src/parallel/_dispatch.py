@@ -177,6 +177,10 @@ class Dispatch:
         load = self.lanes.next_load()
         if not load:
             return load
+        if self.is_exhausted and self.pending.n_ready < self.lanes.count:
+            return (
+                None  # the last tasks, one for each other worker: for who is idle first, not to wait behind a slow one
+            )
         return load if load < self._depth and self.batching.queues() else None
 
     def _next_size(self) -> int:

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from parallel._actions import Submit
+from parallel._batching import LAST_BATCHES, TELLING_SECONDS
 from parallel._call import STALL_SECONDS, Call
 from parallel._experience import are_small, key_of, known_of, remember
 from parallel._explain import keep_partial
@@ -51,7 +52,7 @@ def begin_short(plan: CallPlan, source: Source) -> ShortCall | None:
     if tasks is None:
         return None
     function = source.function if source.function is not None else tasks[0][0]
-    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > 1 else None
+    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > LAST_BATCHES else None
     if known is not None and known[0] * len(tasks) < known[1]:
         source.give_back(tasks)  # together they take less than a round trip
         return None
@@ -203,12 +204,16 @@ class ShortCall:
             self._news = partial(Call.cannot_send, job=job, error=error, now=at)
 
     def _remember(self) -> None:
+        key = key_of(self._plan.backend_name, self.function)
         task_seconds, round_trip_seconds = 1e-8, STALL_SECONDS
         for index, (outcome, at) in self._outcomes.items():
             task_seconds = max(task_seconds, outcome.seconds)
             round_trip = at - self._jobs[index][0].submitted_at - outcome.seconds - outcome.handling_seconds
             round_trip_seconds = min(round_trip_seconds, round_trip)
-        remember(key_of(self._plan.backend_name, self.function), task_seconds, max(round_trip_seconds, 1e-5))
+        known = known_of(key)
+        if known is not None and task_seconds < TELLING_SECONDS:
+            task_seconds = min(task_seconds, known[0])
+        remember(key, task_seconds, max(round_trip_seconds, 1e-5))
 
     def give_up(self, error: BaseException) -> None:
         """End what runs because of an error, unless a `Call` has taken over, which does that."""
