@@ -47,7 +47,7 @@ CORE_LAYERS = [
     {"_outcomes"},
     {"_emissions", "_serialize", "_source"},
     {"_shared"},
-    {"_imports", "_memory"},
+    {"_imports", "_kept", "_memory"},
     {"_exports", "_rooms"},
     {"_parcel"},
     {"_explain"},

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,16 +149,32 @@ def test_the_end_is_not_divided_into_batches_that_cost_more_than_they_do() -> No
     assert batching.next_size(1000) >= int(ROUND_TRIP / 1e-6) // 2
 
 
-@pytest.mark.parametrize(("n_jobs", "most"), [(1, 1), (2, 2), (4, 4), (8, 8), (64, 25)])
-def test_each_other_worker_is_left_something_however_short_tasks_were(n_jobs: int, most: int) -> None:
+@pytest.mark.parametrize("n_jobs", [1, 2, 4, 8, 64])
+def test_each_other_worker_is_left_something_at_the_end_of_a_long_call(n_jobs: int) -> None:
     batching = AdaptiveBatching(n_jobs)
-    run(batching, task_seconds=1e-7)
-    remaining, sizes = 1000, []
+    run(batching, task_seconds=1e-8)
+    remaining, sizes = 1000 * n_jobs, []
     while remaining:
         sizes.append(batching.next_size(remaining))
         remaining -= sizes[-1]
-    assert sizes[0] == 1000 - n_jobs + 1
-    assert min(n_jobs, 8) <= len(sizes) <= most  # more would cost more than it saves
+    others = list(itertools.takewhile(lambda size: size < n_jobs, reversed(sizes)))
+    assert sum(others) == n_jobs - 1
+    assert min(n_jobs - 1, 7) <= len(others) <= min(n_jobs, 25)  # more would cost more than it saves
+
+
+def test_a_short_call_of_short_tasks_is_one_batch() -> None:
+    batching = AdaptiveBatching(8)
+    batching.start_with(1e-8, ROUND_TRIP)
+    assert batching.next_size(20) >= 20
+    assert not batching.holds_last
+
+
+def test_where_a_round_trip_is_long_nothing_is_held_back() -> None:
+    batching = AdaptiveBatching(2)
+    batching.start_with(1e-3, 0.2)
+    batching.next_size(100_000)
+    assert not batching.holds_last
+    assert run(AdaptiveBatching(2), task_seconds=1e-3) > 1
 
 
 @given(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from parallel import _outcomes, delayed
 from parallel._codec import Codec
 from parallel._context import Carried
+from parallel._kept import MANY, Keeper
 from parallel._memory import Sharing
-from parallel._outcomes import Keeper, decode_outcome
+from parallel._outcomes import decode_outcome
 from parallel._region import Folder, Region
 from parallel._rooms import ResultParcel
 from parallel._serialize import Encoder
@@ -22,8 +25,6 @@ from parallel._settings import Settings
 from parallel._task import Batch, Outcome
 from parallel._worker import CallHeader, run_payload
 from parallel.errors import ResultPicklingError
-
-MANY = _outcomes._MANY
 
 
 @pytest.fixture(autouse=True)
@@ -72,19 +73,20 @@ def test_large_containers_arrive_as_they_were(value: Any, sharing: Sharing | Non
 
 
 def give(value: object) -> object:
-    return value
+    """A copy that nobody else has."""
+    return pickle.loads(pickle.dumps(value))
 
 
-def test_each_result_is_as_it_was_when_its_task_had_ended() -> None:
-    growing = list(range(MANY))
+def test_a_container_that_others_have_too_travels_once(kept: list[Keeper]) -> None:
+    table = list(range(MANY))
 
-    def grow(number: int) -> list[int]:
-        growing.append(number)
-        return growing
+    def look_up(number: int) -> list[int]:
+        return table
 
-    grow.__module__ = "__main__"
-    outcome = results_of([delayed(grow)(number) for number in range(3)])
-    assert [len(value) for value in outcome.values] == [MANY + 1, MANY + 2, MANY + 3]
+    outcome = results_of([delayed(look_up)(number) for number in range(3)])
+    assert outcome.values == [table] * 3
+    assert len({id(value) for value in outcome.values}) == 1
+    assert kept[-1].kept == {}
 
 
 def test_one_task_and_short_tasks_of_which_there_are_many_are_left_alone(kept: list[Keeper]) -> None:
@@ -149,15 +151,58 @@ def points_of() -> Any:
     return [sys.modules["__main__"].Point(number) for number in range(MANY)]
 
 
-def test_what_can_be_pickled_and_not_be_unpickled_is_a_clear_error() -> None:
-    # With a neighbour for whose sake all is pickled again.
+def test_what_can_be_pickled_and_not_be_unpickled_is_a_clear_error_of_its_task() -> None:
     outcome = results_of([delayed(one_way)(), delayed(lock_of)(), delayed(give)(1)])
     assert outcome.values[2] == 1
-    assert list(outcome.failures) == [0, 1]
-    assert "cannot be sent back" in str(outcome.failures[0].exception)
-    unclear = results_of([delayed(one_way)(), delayed(give)(1)]).unclear
-    assert unclear is not None
-    assert "cannot be unpickled in the caller" in str(unclear.exception)
+    assert list(outcome.failures) == [1, 0]
+    assert "cannot be unpickled in the caller" in str(outcome.failures[0].exception)
+    assert "cannot be sent back" in str(outcome.failures[1].exception)
+
+
+def test_what_raises_anything_when_it_is_pickled_is_left_to_the_batch() -> None:
+    outcome = results_of([delayed(leaving)(), delayed(give)(LARGE["list"])])
+    assert isinstance(outcome.failures[0].exception, ResultPicklingError)
+    assert outcome.values[1] == LARGE["list"]
+
+
+class Leaving:
+    """Ends the program, if one lets it."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(3)
+
+
+def leaving() -> Any:
+    return [Leaving()] * MANY
+
+
+@pytest.mark.parametrize("word", ["numpy", "__main__"])
+def test_a_word_that_means_something_to_the_pickler_costs_nobody_else_anything(word: str, kept: list[Keeper]) -> None:
+    loaded.clear()
+    outcome = results_of([delayed(noting)(word), delayed(noting)("word"), delayed(give)(word), delayed(give)(1)])
+    assert [value if isinstance(value, (str, int)) else value[-1] for value in outcome.values] == [
+        word,
+        "word",
+        word,
+        1,
+    ]
+    assert loaded == [], "what is sent is not unpickled where it was made"
+
+
+#: What was unpickled in this process while a payload ran.
+loaded: list[str] = []
+
+
+class Noting:
+    """Notes when it is unpickled, in a worker."""
+
+    def __setstate__(self, state: Any) -> None:
+        if "run_payload" in {frame.name for frame in traceback.extract_stack()}:
+            loaded.append("here")
+
+
+def noting(word: str) -> Any:
+    return [*[Noting() for _ in range(MANY)], word]
 
 
 def one_way() -> Any:
@@ -175,24 +220,39 @@ def test_results_that_are_large_together_are_in_the_room() -> None:
         values.append(keeper(list(range(10_000))))
     room = Region("results", Folder(None))
     parcel = ResultParcel(50_000, room.address)
-    encoded = _outcomes.encode_outcome(Outcome(values, {}, 1.0), 0, str, parcel, None, keeper.kept)
+    encoded = _outcomes.encode_outcome(Outcome(values, {}, 1.0), 0, str, parcel)
+    encoded = _outcomes.with_kept(encoded, keeper.kept, parcel)
     parcel.close()
     assert len(encoded) < 1000
     outcome = decode_outcome(encoded, Batch(0, 0, [None] * 20), "here", room)
     assert outcome.values == [list(range(10_000))] * 20
 
 
+def test_where_others_have_the_room_they_go_through_the_pipe() -> None:
+    values: list[Any] = []
+    keeper = Keeper(50_000, values)
+    for make in (lambda: list(range(10_000)), lambda: b"x" * 60_000, lambda: list(range(9_000)), lambda: [1] * 60_000):
+        values.append(keeper(make()))
+    assert len(keeper.kept) == 2
+    room = Region("results", Folder(None))
+    parcel = ResultParcel(50_000, room.address)
+    encoded = _outcomes.encode_outcome(Outcome(values, {}, 1.0), 0, str, parcel)
+    encoded = _outcomes.with_kept(encoded, keeper.kept, parcel)
+    parcel.close()
+    outcome = decode_outcome(encoded, Batch(0, 0, [None] * 4), "here", room)
+    assert outcome.values == [list(range(10_000)), b"x" * 60_000, list(range(9_000)), [1] * 60_000]
+
+
 def test_a_result_that_is_large_alone_is_left_to_the_room() -> None:
     keeper = Keeper(1000, [])
-    large = list(range(10_000))
-    assert keeper(large) is large
+    assert keeper(list(range(10_000))) == list(range(10_000))
     assert keeper.kept == {}
-    assert keeper(LARGE["list"]) is LARGE["list"]  # nor is another one pickled in vain
+    assert keeper(list(range(MANY))) == list(range(MANY))  # nor is another one pickled in vain
 
 
 def test_arrays_are_left_to_what_knows_them() -> None:
     numpy = pytest.importorskip("numpy")
     values: list[Any] = []
     keeper = Keeper(1 << 20, values)
-    arrays = [numpy.arange(10)] * MANY
-    assert keeper(arrays) is arrays
+    assert len(keeper([numpy.arange(10)] * MANY)) == MANY
+    assert keeper.kept == {}

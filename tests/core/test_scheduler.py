@@ -310,6 +310,8 @@ def come_back(scheduler: Scheduler, batch: Batch, done: int | None = None, now: 
 class Queueing(FixedBatching):
     """A fixed size, and always a second batch at each worker."""
 
+    holds_last = False
+
     def queues(self) -> bool:
         return True
 
@@ -349,7 +351,9 @@ def test_a_second_batch_waits_at_a_worker_only_where_the_policy_says_so() -> Non
 
 
 def test_the_last_tasks_wait_for_an_idle_worker_and_not_behind_a_busy_one() -> None:
-    scheduler = make(n_jobs=2, batching=Queueing(1))
+    policy = Queueing(1)
+    policy.holds_last = True  # type: ignore[misc]
+    scheduler = make(n_jobs=2, batching=policy)
     _, second = submitted(feed(scheduler, 3))
     assert [(batch.start, batch.lane) for batch in submitted(come_back(scheduler, second))] == [(2, 1)]
 
@@ -357,7 +361,9 @@ def test_the_last_tasks_wait_for_an_idle_worker_and_not_behind_a_busy_one() -> N
 def test_of_a_sized_input_each_other_worker_is_left_a_task() -> None:
     policy = AdaptiveBatching(2)
     policy.start_with(1e-7, 1e-3)
-    assert spans(feed(make(batching=policy), 100)) == [(0, 99), (99, 100)]
+    assert spans(feed(make(batching=policy), 100)) == [(0, 100)]
+    policy.start_with(1e-8, 1e-3)
+    assert spans(feed(make(batching=policy), 1000)) == [(0, 999), (999, 1000)]
 
 
 def test_where_tasks_may_change_each_is_sent_before_the_next_is_read() -> None:

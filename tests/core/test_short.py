@@ -235,7 +235,8 @@ def test_what_comes_before_all_are_submitted_is_dealt_with_first(
         backend = ScriptedBackend(fates, [])
         came = what_comes_of(backend, tasks)
         assert not backend.late, "the script is at fault"
-        return came[:-2]
+        # A scheduler may have put the last two tasks into one batch, of which an error tells.
+        return (came[0], *came[3:-2]) if isinstance(came[0], type) else came[:-2]
 
     short, other = both_ways(call)
     assert short == other

@@ -326,3 +326,22 @@ def test_tasks_of_a_known_function_have_copies_of_their_own(kind: str, n_items: 
             assert parallel.map(add_to_array, tasks) == [*[0.0] * n_numbers, *[1.0] * 60]
             calls = [delayed(add_to_array)(task) for task in tasks]
             assert parallel(calls) == [*[0.0] * n_numbers, *[1.0] * 60]
+
+
+class Adder:
+    """A function that brings an array along, and changes it."""
+
+    def __init__(self, n_items: int) -> None:
+        self.values = np.zeros(n_items)
+
+    def __call__(self, number: int) -> float:
+        return add_one(self.values)
+
+
+@every_kind
+@pytest.mark.parametrize("n_items", [10, 400_000])
+@pytest.mark.parametrize("batch_size", ["auto", 16, 200])
+def test_tasks_have_copies_of_their_own_of_what_functions_bring(kind: str, n_items: int, batch_size: Any) -> None:
+    adder = Adder(n_items)
+    tasks = [*[delayed(float)(1)] * 150, *[delayed(adder)(i) for i in range(60)]]
+    assert Parallel(**KINDS[kind], mmap_mode="c", batch_size=batch_size)(tasks) == [1.0] * 210

@@ -158,10 +158,14 @@ def _should_queue(books: Books) -> bool:
     return (
         books.depth > 1  # so nobody went blind, and the policy is that of the scheduler
         and isinstance(batching, (FixedBatching, AdaptiveBatching))  # others do not say the same twice
-        and waiting >= (books.settings.n_jobs if books.is_exhausted else books.settings.max_size)
+        and waiting >= (_least(books) if books.is_exhausted else books.settings.max_size)
         and books.n_free > 0
         and batching.queues()
     )
+
+
+def _least(books: Books) -> int:
+    return books.settings.n_jobs if books.batching.holds_last else 1
 
 
 def _check_alive(books: Books, scheduler: Scheduler) -> None:

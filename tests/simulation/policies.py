@@ -22,6 +22,7 @@ class WhimsicalBatching:
         self.max_size = max_size
         self.budget_seconds = budget_seconds
         self.reads_ahead = seed % 4 > 0
+        self.holds_last = seed % 3 == 0
 
     def __repr__(self) -> str:
         return f"<WhimsicalBatching of at most {self.max_size}>"

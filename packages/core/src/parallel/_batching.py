@@ -54,6 +54,11 @@ LEAST_ROUND_TRIPS = 5
 #: one by one.
 LAST_BATCHES = 8
 
+#: Nothing is held back for other workers in calls of fewer tasks for each, to which those batches would be much, nor
+#: where a round trip takes longer.
+TASKS_TO_HOLD = 400
+MAX_HOLDING_SECONDS = 0.001
+
 #: A second batch waits at the worker if a batch is shorter than this many round trips; else fetching the next one
 #: costs less than 1 % of the time, and a task that waits behind a slow one could have run elsewhere.
 QUEUE_BELOW_ROUND_TRIPS = 100
@@ -79,6 +84,10 @@ class Batching(Protocol):
         """Tell whether a second batch should wait at a worker that has one."""
 
     @property
+    def holds_last(self) -> bool:
+        """Whether the last tasks, one for each worker but one, are held back for who is idle first."""
+
+    @property
     def reads_ahead(self) -> bool:
         """Whether tasks may be read from the input before they can be sent."""
 
@@ -94,6 +103,11 @@ class _Measured:
         self._recent: deque[float] = deque(maxlen=RECENT_ROUND_TRIPS)
         #: The shortest one so far; None before there was one.
         self.least_round_trip_seconds: float | None = None
+
+    @property
+    def holds_last(self) -> bool:
+        """Whether the last tasks are held back; see `Batching`."""
+        return False
 
     def _learn(self, done: int, seconds: float, round_trip_seconds: float | None) -> None:
         if done:
@@ -178,7 +192,7 @@ class AdaptiveBatching(_Measured):
         self._n_jobs = n_jobs
         self._max_size = max(max_size, 1)
         self._size = 1
-        self._n_done = 0
+        self._n_done = self._most_remaining = 0
         self._aim()
 
     def start_with(self, task_seconds: float, round_trip_seconds: float) -> None:
@@ -229,9 +243,17 @@ class AdaptiveBatching(_Measured):
                 least_seconds = max(LEAST_ROUND_TRIPS * round_trip, MIN_TARGET_SECONDS)
             least = int(least_seconds / self.task_seconds)
             if remaining is not None:
-                least = min(least, max(remaining - self._n_jobs + 1, -(-remaining // LAST_BATCHES)))
+                self._most_remaining = max(self._most_remaining, remaining)
+                if self.holds_last:
+                    least = min(least, max(remaining - self._n_jobs + 1, -(-remaining // LAST_BATCHES)))
             size = min(size, max(fair, least, 1))
         return size
+
+    @property
+    def holds_last(self) -> bool:
+        """Tell whether to hold some back; see `Batching`. Not in short calls, nor where that costs a long way."""
+        is_near = self.round_trip_seconds <= MAX_HOLDING_SECONDS
+        return is_near and max(self._most_remaining, self._n_done) >= TASKS_TO_HOLD * self._n_jobs
 
     def record(self, sent: int, done: int, seconds: float, round_trip_seconds: float | None) -> None:
         """Learn from a batch; see `Batching`."""
@@ -282,6 +304,11 @@ class SingleBatching:
     def queues(self) -> bool:
         """Tell whether to queue; see `Batching`."""
         return self._policy.queues()
+
+    @property
+    def holds_last(self) -> bool:
+        """Whether the last tasks are held back; see `Batching`."""
+        return self._policy.holds_last
 
     @property
     def reads_ahead(self) -> bool:

@@ -177,7 +177,7 @@ class Dispatch:
         load = self.lanes.next_load()
         if not load:
             return load
-        if self.is_exhausted and self.pending.n_ready < self.lanes.count:
+        if self.is_exhausted and self.pending.n_ready < self.lanes.count and self.batching.holds_last:
             return (
                 None  # the last tasks, one for each other worker: for who is idle first, not to wait behind a slow one
             )

@@ -15,8 +15,7 @@ from parallel._codec import Codec
 from parallel._culprit import find_culprit
 from parallel._emissions import show
 from parallel._failures import pack_failure, safe_text, unpack_failure
-from parallel._memory import NO_LIMIT
-from parallel._parcel import Packed, pack, pack_plain
+from parallel._parcel import Packed, pack
 from parallel._pickling import dumps
 from parallel._region import Region
 from parallel._rooms import ResultParcel, unpack_result
@@ -24,7 +23,6 @@ from parallel._task import SECONDS_PER_BYTE, Batch, Failure, Outcome
 from parallel.errors import BackendContractError, ResultPicklingError
 
 __all__ = [
-    "Keeper",
     "decode_outcome",
     "encode_blind",
     "encode_out_of_reach",
@@ -32,6 +30,7 @@ __all__ = [
     "encode_packed",
     "encode_unclear",
     "with_emitted",
+    "with_kept",
 ]
 
 #: The first field of every encoded outcome, to tell it from whatever else a backend may bring.
@@ -93,52 +92,24 @@ def with_handling(encoded: bytes, seconds: float) -> bytes:
     return encoded + _HANDLING.pack(seconds, _HANDLING_MARK) if len(encoded) < _LARGE_BYTES else encoded
 
 
+def with_kept(encoded: bytes, kept: Mapping[int, bytes], parcel: ResultParcel | None) -> bytes:
+    """Add to an encoded outcome the results that were pickled already, if there are some, by position.
+
+    None stands for them among the values.
+    """
+    if not kept:
+        return encoded
+    data = pickle.dumps((_KEPT_MARK, encoded, kept), protocol=5)
+    if parcel is None or len(data) < parcel.limit or parcel.extent:  # else others have the room
+        return data
+    parcel.begin()
+    where = parcel.place(memoryview(data), data)
+    return _wrapped(data if where is None else Packed(where, (), (), tuple(parcel.regions)), parcel)
+
+
 def encode_unclear(failure: Failure) -> bytes:
     """Encode a failure that one of the batch's tasks is to blame for, nobody knows which."""
     return pickle.dumps((_OUTCOME_MARK, None, {0: pack_failure(failure)}, 0.0), protocol=5)
-
-
-#: Results of these types are pickled at once where they have so many items.
-_CONTAINERS = frozenset({dict, frozenset, list, set, tuple})
-_MANY = 500
-
-
-class Keeper:
-    """Pickles large containers among the results of a batch as soon as they are there.
-
-    What they are made of is a hundred bytes for an item; ten of it in the pickle. All results of a batch together would
-    be memory that is new to the process for each batch, and to get that from the system takes as long as the pickling.
-
-    Parameters
-    ----------
-    limit
-        Bytes from which on a pickle travels apart.
-    values
-        The results of the batch so far.
-    """
-
-    def __init__(self, limit: int, values: list[Any]) -> None:
-        #: The pickles, by position.
-        self.kept: dict[int, bytes] = {}
-        self._limit = limit
-        self._values = values
-        self._is_off = False
-
-    def __call__(self, value: Any) -> Any:
-        """Give what to add to the results: the next one itself, or None if its pickle is kept. Does not raise."""
-        if type(value) not in _CONTAINERS or len(value) < _MANY or self._is_off:
-            return value
-        self._is_off = True  # unless it goes well: others are likely to be like it, and would be pickled in vain
-        offered: list[pickle.PickleBuffer] = []
-        try:
-            data = pickle.dumps(value, 5, buffer_callback=offered.append)
-        except Exception:  # cloudpickle may know how
-            return value
-        if offered or len(data) >= self._limit:
-            return value
-        self._is_off = False
-        self.kept[len(self._values)] = data
-        return None
 
 
 def encode_outcome(
@@ -147,7 +118,6 @@ def encode_outcome(
     describe: Callable[[int], str],
     parcel: ResultParcel | None = None,
     codec: Codec | None = None,
-    kept: Mapping[int, bytes] | None = None,
 ) -> bytes:
     """Turn an outcome into bytes; a result that cannot be pickled becomes the failure of its own task only.
 
@@ -161,21 +131,9 @@ def encode_outcome(
         For large results; None if all travel in the pipe.
     codec
         As for `Encoder`.
-    kept
-        Results that are pickled already, by position; None stands for them among the values.
     """
     failures = {position: pack_failure(failure) for position, failure in outcome.failures.items()}
     values = outcome.values
-    if kept:
-        packed = _pack_kept((_KEPT_MARK, values, failures, outcome.seconds, kept), parcel)
-        if packed is not None:
-            return packed
-        for position, data in kept.items():
-            try:
-                values[position] = pickle.loads(data)  # noqa: S301 - made here
-            except BaseException as raised:
-                text = f"the result of task {start + position} ({describe(position)}) cannot be sent back: {raised!r}"
-                failures[position] = pack_failure(Failure(ResultPicklingError(text, path="result")))
     try:
         return _pack_outcome((_OUTCOME_MARK, values, failures, outcome.seconds), parcel, codec)
     except BaseException:  # noqa: S110 - find out below which of the results it was
@@ -213,16 +171,6 @@ def _wrapped(packed: bytes | Packed, parcel: ResultParcel) -> bytes:
     return pickle.dumps((_APART_MARK, packed, parcel.extent, parcel.refusal), protocol=5)
 
 
-def _pack_kept(fields: tuple[Any, ...], parcel: ResultParcel | None) -> bytes | None:
-    """Encode results of which some are pickled; None if something in one of them has to be pickled otherwise."""
-    parcel = parcel if parcel is not None else ResultParcel(NO_LIMIT, None)
-    try:
-        packed = pack_plain(fields, parcel)
-    except BaseException:
-        return None
-    return _wrapped(packed, parcel) if packed is not None else None
-
-
 # -- back in the caller ----------------------------------------------------------------------------------------------
 
 
@@ -250,16 +198,16 @@ def decode_outcome(
                 _, encoded, emitted = decoded
                 show(emitted)
                 decoded = pickle.loads(encoded)  # noqa: S301
+            kept: dict[int, bytes] = {}
             if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
                 decoded = _put_together(*decoded[1:], room, warn)
+            if type(decoded) is tuple and len(decoded) == 3 and decoded[0] == _KEPT_MARK:
+                _, encoded, kept = decoded
+                decoded = pickle.loads(encoded)  # noqa: S301
+                if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
+                    decoded = _put_together(*decoded[1:], room, warn)
             elif type(decoded) is tuple and len(decoded) == 5 and decoded[4] == _CODED and codec is not None:
                 decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
-            if type(decoded) is tuple and len(decoded) == 5 and decoded[0] == _KEPT_MARK:
-                values, kept = decoded[1], decoded[4]
-                while kept:
-                    position, data = kept.popitem()
-                    values[position] = pickle.loads(data)  # noqa: S301
-                decoded = (_OUTCOME_MARK, *decoded[1:4])
         except (Exception, SystemExit, GeneratorExit) as error:  # what is unpickled may do anything
             return _undecodable(error)
         if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _OUTCOME_MARK:
@@ -269,6 +217,8 @@ def decode_outcome(
             if values is None:
                 return Outcome([], {}, 0.0, is_blind=True, is_out_of_reach=seconds == _OUT_OF_REACH)
             unpacked = {position: unpack_failure(packed) for position, packed in failures.items()}
+            while kept:
+                _put_back(*kept.popitem(), values, unpacked)
             return Outcome(values, unpacked, seconds, handling_seconds=_handling_of(brought, seconds))
     raise BackendContractError(
         f"the backend {backend_name!r} brought {safe_text(brought, repr)[:200]} for tasks {batch.start} to "
@@ -295,9 +245,21 @@ def _put_together(
     return pickle.loads(packed)  # type: ignore[arg-type]  # noqa: S301 - from our own worker
 
 
+def _put_back(position: int, data: bytes, values: list[Any], failures: dict[int, Failure]) -> None:
+    """Put a result that was pickled by itself into its place."""
+    try:
+        values[position] = pickle.loads(data)  # noqa: S301 - from our own worker
+    except (Exception, SystemExit, GeneratorExit) as error:  # what is unpickled may do anything
+        failures[position] = _not_unpickled(error)
+
+
 def _undecodable(error: BaseException) -> Outcome:
+    return Outcome([], {}, 0.0, unclear=_not_unpickled(error))
+
+
+def _not_unpickled(error: BaseException) -> Failure:
     failure = ResultPicklingError(
         f"a result was pickled in the worker but cannot be unpickled in the caller: {error!r}", path="result"
     )
     failure.__cause__ = error
-    return Outcome([], {}, 0.0, unclear=Failure(failure))
+    return Failure(failure)

@@ -21,10 +21,10 @@ from parallel import _arrays
 from parallel._pickling import cloud_pickler, needs_value
 from parallel._region import Address
 
-__all__ = ["Location", "Packed", "Parcel", "loads", "pack", "pack_plain", "part", "put_together"]
+__all__ = ["HAS_ARRAYS", "Location", "Packed", "Parcel", "loads", "pack", "part", "put_together"]
 
 #: In the pickle of an array of numpy; not all of them offer their buffer.
-_HAS_ARRAYS = b"numpy"
+HAS_ARRAYS = b"numpy"
 
 #: How many objects are looked at in search of large bytes.
 _SEARCH_LIMIT = 20_000
@@ -170,7 +170,7 @@ def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes |
             by_value = True
         else:
             by_value = needs_value(data)
-            is_plain = not by_value and not offered and _HAS_ARRAYS not in data
+            is_plain = not by_value and not offered and HAS_ARRAYS not in data
             if is_plain and len(data) < parcel.limit:
                 return data, False  # most values: nothing in them is large
     parcel.begin()
@@ -183,17 +183,6 @@ def pack(value: object, parcel: Parcel, by_value: bool = False) -> tuple[bytes |
     if where is None and not parcel.buffers and not parcel.blobs:
         return data, by_value
     return Packed(where or data, tuple(parcel.buffers), tuple(parcel.blobs), tuple(parcel.regions)), by_value
-
-
-def pack_plain(value: object, parcel: Parcel) -> bytes | Packed | None:
-    """Pickle a value in which nothing is large, and nothing needs help; None if something does."""
-    offered: list[PickleBuffer] = []
-    data = pickle.dumps(value, 5, buffer_callback=offered.append)
-    if offered or needs_value(data) or _HAS_ARRAYS in data:
-        return None
-    parcel.begin()
-    where = parcel.place(memoryview(data), data) if len(data) >= parcel.limit else None
-    return data if where is None else Packed(where, (), (), tuple(parcel.regions))
 
 
 def put_together(packed: Packed, regions: Sequence[memoryview]) -> Any:

@@ -161,7 +161,7 @@ class Encoder:
         try:
             body = self._dumps(content, export)
             if self._must_be_apart(batch):
-                form, (content, functions) = EACH, self._rows(batch)
+                form, (content, functions) = EACH, self._rows(batch, has_own=True)
                 body = pickle.dumps([self._dumps([row], export) for row in content], protocol=5)
         except Exception as error:
             raise self._explain(batch, error) from error
@@ -273,13 +273,14 @@ class Encoder:
             return dumps(function), None
         return pack(function, export)[0], export
 
-    def _rows(self, batch: Batch) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
+    def _rows(self, batch: Batch, has_own: bool = False) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
+        """Give the tasks, and their functions by number; if each `has_own` data, functions that bring some are in it."""
         rows: list[Any] = []
         functions: dict[int, bytes | Packed] = {}
         for position in range(len(batch)):
             function, args, kwargs = batch.call_at(position)
             number, blob = self._function(function, batch, position)
-            if blob is None:
+            if blob is None or (has_own and not brings_nothing(function)):
                 rows.append((None, function, args, kwargs))
             else:
                 functions[number] = blob

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from parallel._actions import Submit
-from parallel._batching import LAST_BATCHES, TELLING_SECONDS
+from parallel._batching import TELLING_SECONDS
 from parallel._call import STALL_SECONDS, Call
 from parallel._experience import are_small, key_of, known_of, remember
 from parallel._explain import keep_partial
@@ -52,7 +52,7 @@ def begin_short(plan: CallPlan, source: Source) -> ShortCall | None:
     if tasks is None:
         return None
     function = source.function if source.function is not None else tasks[0][0]
-    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > LAST_BATCHES else None
+    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > 1 else None
     if known is not None and known[0] * len(tasks) < known[1]:
         source.give_back(tasks)  # together they take less than a round trip
         return None

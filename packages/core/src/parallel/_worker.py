@@ -23,6 +23,7 @@ from parallel._current import CURRENT, Place
 from parallel._imports import OutOfReachError, unpack
 from parallel._inner_threads import Caps, limit_worker
 from parallel._interpreter import process_token
+from parallel._kept import Keeper
 from parallel._memory import NO_LIMIT, Sharing
 from parallel._parcel import Packed
 from parallel._pickling import dumps
@@ -217,7 +218,7 @@ def _run_fields(
     values: list[Any] = []
     keeper = None
     if slot is None and header.codec is None and fields.n_tasks > 1:  # else it would count as a part of the task
-        keeper = _outcomes.Keeper(header.sharing.limit if header.sharing is not None else NO_LIMIT, values)
+        keeper = Keeper(header.sharing.limit if header.sharing is not None else NO_LIMIT, values)
     budget = fields.budget_seconds
     run = Run(header.stop_on_failure, budget, NEVER, remote_failure, fields.batch_id, slot, values, keep=keeper)
     place = Place(fields.start, values, fields.attempts, fields.worker, header.backend, header.seed)
@@ -249,11 +250,13 @@ def _run_fields(
         if undo is not None and not header.is_own_process:
             undo()
     sharing = header.sharing
-    kept = keeper.kept if keeper is not None else None
+    kept = keeper.kept if keeper is not None else {}
     if sharing is None:
-        return _outcomes.encode_outcome(outcome, fields.start, describe, None, header.codec, kept)
+        encoded = _outcomes.encode_outcome(outcome, fields.start, describe, None, header.codec)
+        return _outcomes.with_kept(encoded, kept, None)
     with contextlib.closing(ResultParcel(sharing.limit, fields.room)) as parcel:
-        return _outcomes.encode_outcome(outcome, fields.start, describe, parcel, None, kept)
+        encoded = _outcomes.encode_outcome(outcome, fields.start, describe, parcel)
+        return _outcomes.with_kept(encoded, kept, parcel)
 
 
 def _content(fields: _serialize.Payload, header: CallHeader) -> Any:
