@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -131,12 +130,12 @@ class OneWay:
 
 
 @pytest.fixture
-def main_class(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+def main_class(monkeypatch: pytest.MonkeyPatch) -> type:
     """A class of the program, which travels with its code."""
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     exec("class Point:\n    def __init__(self, x): self.x = x", module.__dict__)
-    yield module.Point
+    return module.Point
 
 
 def test_items_of_a_class_of_the_program_arrive(main_class: type) -> None:

@@ -274,7 +274,7 @@ class Encoder:
         return pack(function, export)[0], export
 
     def _rows(self, batch: Batch, has_own: bool = False) -> tuple[list[Any], tuple[tuple[int, bytes | Packed], ...]]:
-        """Give the tasks, and their functions by number; if each `has_own` data, functions that bring some are in it."""
+        """Give the tasks, and their functions by number; if each `has_own` data, those that bring some are in it."""
         rows: list[Any] = []
         functions: dict[int, bytes | Packed] = {}
         for position in range(len(batch)):
