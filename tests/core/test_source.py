@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from parallel import _source, delayed
+from parallel import Parallel, _source, delayed
 from parallel._experience import are_small
 from parallel._source import Source
 from parallel._task import Kind
+from tests.core.fakes import HereBackend
 
 
 def calls(count: int) -> list[Any]:
@@ -288,3 +291,25 @@ def test_what_the_input_raises_meanwhile_comes_with_what_came_before() -> None:
     tasks, is_exhausted, error = source.read(1)
     assert (tasks, is_exhausted) == ([0], False)
     assert isinstance(error, LookupError)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300])
+def test_what_the_input_raises_is_freed_with_its_last_reference(count: int) -> None:
+    class BrokenError(Exception):
+        """Can be watched."""
+
+    def broken() -> Iterator[Any]:
+        yield from calls(count)
+        raise BrokenError
+
+    seen = None
+    gc.disable()
+    try:
+        try:
+            Parallel(n_jobs=2, backend=HereBackend())(broken())
+        except BrokenError as error:
+            seen = weakref.ref(error)
+        assert seen is not None
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -232,6 +232,7 @@ class Call:
             self._perform(self.scheduler.on_input(tasks, exhausted, now))
         if error is not None:
             self._perform(self.scheduler.on_input_failed(error, now))
+            error = None  # no cycle between it, its traceback and this frame
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -311,8 +312,7 @@ class Call:
 
     def cannot_send(self, job: Job, error: TaskPicklingError, now: float) -> None:
         """One of the tasks of a job that was not submitted cannot be pickled."""
-        batch = job.batch
-        self._took(batch, Outcome([], {error.task_index - batch.start: Failure(error)}, 0.0), now)
+        self._took(job.batch, Outcome([], {error.task_index - job.batch.start: Failure(error)}, 0.0), now)
 
     def _took(self, batch: Batch, outcome: Outcome, now: float) -> None:
         failures = {

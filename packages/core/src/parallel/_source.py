@@ -109,7 +109,10 @@ class Source:
                 del tasks[wrong:]
                 exhausted = False  # or the call could be over before it hears of the error
         self._n_read += len(tasks)
-        return tasks, exhausted, error
+        try:
+            return tasks, exhausted, error
+        finally:
+            error = None  # no cycle between it, its traceback and this frame
 
     def take_few(
         self,
