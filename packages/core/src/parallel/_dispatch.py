@@ -178,9 +178,7 @@ class Dispatch:
         if not load:
             return load
         if self.is_exhausted and self.pending.n_ready < self.lanes.count and self.batching.holds_last:
-            return (
-                None  # the last tasks, one for each other worker: for who is idle first, not to wait behind a slow one
-            )
+            return None  # the last tasks, one for each other worker, are for who is idle first
         return load if load < self._depth and self.batching.queues() else None
 
     def _next_size(self) -> int:

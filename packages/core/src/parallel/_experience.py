@@ -59,9 +59,9 @@ class HeadStart:
         self._trust = trust
         self._key: Key | None = None
 
-    def note(self, function: object) -> None:
-        """Be told of a function that `begin` is not asked about."""
-        self._key = key_of(self._backend_name, function)
+    def note(self, key: Key | None) -> None:
+        """Be told under what to remember the function, where `begin` is not asked."""
+        self._key = key
 
     def begin(self, function: Callable[..., Any] | None, args: Iterable[Any]) -> int:
         """Tell how many tasks to read at first; called with the first of them."""

@@ -198,14 +198,11 @@ def decode_outcome(
                 _, encoded, emitted = decoded
                 show(emitted)
                 decoded = pickle.loads(encoded)  # noqa: S301
+            decoded = _put_together(decoded, room, warn)
             kept: dict[int, bytes] = {}
-            if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
-                decoded = _put_together(*decoded[1:], room, warn)
             if type(decoded) is tuple and len(decoded) == 3 and decoded[0] == _KEPT_MARK:
                 _, encoded, kept = decoded
-                decoded = pickle.loads(encoded)  # noqa: S301
-                if type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK:
-                    decoded = _put_together(*decoded[1:], room, warn)
+                decoded = _put_together(pickle.loads(encoded), room, warn)  # noqa: S301
             elif type(decoded) is tuple and len(decoded) == 5 and decoded[4] == _CODED and codec is not None:
                 decoded = (decoded[0], codec.loads(decoded[1]), *decoded[2:4])
         except (Exception, SystemExit, GeneratorExit) as error:  # what is unpickled may do anything
@@ -235,14 +232,16 @@ def _handling_of(brought: bytes | bytearray | memoryview, seconds: float) -> flo
     return max(told - seconds, 0.0) + len(brought) * SECONDS_PER_BYTE
 
 
-def _put_together(
-    packed: bytes | Packed, extent: int, refusal: str, room: Region | None, warn: Callable[[str], None] | None
-) -> object:
+def _put_together(decoded: Any, room: Region | None, warn: Callable[[str], None] | None) -> Any:
+    """Give what is in the room for what says so, anything else as it is."""
+    if not (type(decoded) is tuple and len(decoded) == 4 and decoded[0] == _APART_MARK):
+        return decoded
+    _, packed, extent, refusal = decoded
     if refusal and warn is not None:
         warn(refusal)
     if isinstance(packed, Packed) and room is not None:
         return unpack_result(packed, room, extent)
-    return pickle.loads(packed)  # type: ignore[arg-type]  # noqa: S301 - from our own worker
+    return pickle.loads(packed)  # noqa: S301 - from our own worker
 
 
 def _put_back(position: int, data: bytes, values: list[Any], failures: dict[int, Failure]) -> None:

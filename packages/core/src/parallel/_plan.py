@@ -135,7 +135,7 @@ class _Header(NamedTuple):
             board=self.board,
             sharing=plan.sharing_used,
             codec=self.codec,
-            context=plan.context,
+            context=plan.context.carried(),
             caps=caps if is_near else None,
             is_own_process=backend.owns_workers,
             caller=process_token(),

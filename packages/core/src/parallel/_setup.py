@@ -183,7 +183,7 @@ def _build(plan: CallPlan, source: Source, sink: Sink, short: ShortCall | None =
         trust = None if carrier.memory is None or batching.reads_ahead else carrier.memory.trust
         head_start = HeadStart(plan.backend_name, policy, source.total, trust)
         if short is not None:
-            head_start.note(short.function)
+            head_start.note(short.key)
         if carrier.memory is None or carrier.memory.sharing.mode != "c":  # else each array has a batch of its own
             source.begin, source.allows = head_start.begin, head_start.allows if trust is not None else None
     scheduler = Scheduler(

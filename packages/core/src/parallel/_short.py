@@ -17,7 +17,7 @@ from typing import Any
 from parallel._actions import Submit
 from parallel._batching import TELLING_SECONDS
 from parallel._call import STALL_SECONDS, Call
-from parallel._experience import are_small, key_of, known_of, remember
+from parallel._experience import Key, are_small, key_of, known_of, remember
 from parallel._explain import keep_partial
 from parallel._jobs import fetch
 from parallel._outlets import ClosedInbox, Inbox
@@ -52,11 +52,12 @@ def begin_short(plan: CallPlan, source: Source) -> ShortCall | None:
     if tasks is None:
         return None
     function = source.function if source.function is not None else tasks[0][0]
-    known = known_of(key_of(plan.backend_name, function)) if len(tasks) > 1 else None
+    key = key_of(plan.backend_name, function)
+    known = known_of(key) if len(tasks) > 1 else None
     if known is not None and known[0] * len(tasks) < known[1]:
         source.give_back(tasks)  # together they take less than a round trip
         return None
-    short = ShortCall(plan, source, tasks, function)
+    short = ShortCall(plan, source, tasks, key)
     plan.backend.attach(short)
     plan.backend.start_call()
     return short
@@ -71,12 +72,14 @@ class ShortCall:
         The call's.
     source
         The input.
-    tasks, function
-        All of it, and the function of the first.
+    tasks
+        All of it.
+    key
+        Under what the function of the first is remembered.
     """
 
-    def __init__(self, plan: CallPlan, source: Source, tasks: list[Any], function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, plan: CallPlan, source: Source, tasks: list[Any], key: Key | None) -> None:
+        self.key = key
         self.carrier = carrier_of(plan)
         if self.carrier.memory is not None and not source.is_plain:
             self.carrier.memory.trust(True)
@@ -97,7 +100,6 @@ class ShortCall:
         self._refused: int | None = None
         self._error: BaseException | None = None
         self._call: Call | None = None
-        self._is_closed = False
 
     # -- from any thread; only put events ------------------------------------------------------------------------------
 
@@ -204,16 +206,15 @@ class ShortCall:
             self._news = partial(Call.cannot_send, job=job, error=error, now=at)
 
     def _remember(self) -> None:
-        key = key_of(self._plan.backend_name, self.function)
         task_seconds, round_trip_seconds = 1e-8, STALL_SECONDS
         for index, (outcome, at) in self._outcomes.items():
             task_seconds = max(task_seconds, outcome.seconds)
             round_trip = at - self._jobs[index][0].submitted_at - outcome.seconds - outcome.handling_seconds
             round_trip_seconds = min(round_trip_seconds, round_trip)
-        known = known_of(key)
+        known = known_of(self.key)
         if known is not None and task_seconds < TELLING_SECONDS:
             task_seconds = min(task_seconds, known[0])
-        remember(key, task_seconds, max(round_trip_seconds, 1e-5))
+        remember(self.key, task_seconds, max(round_trip_seconds, 1e-5))
 
     def give_up(self, error: BaseException) -> None:
         """End what runs because of an error, unless a `Call` has taken over, which does that."""
@@ -223,9 +224,6 @@ class ShortCall:
 
     def close(self) -> None:
         """Give back what the call has used, unless a `Call` does."""
-        if self._is_closed:
-            return
-        self._is_closed = True
         # What comes from now on would lead back here: not freed before garbage is collected.
         self.inbox = ClosedInbox()
         for outcome, _ in self._outcomes.values():

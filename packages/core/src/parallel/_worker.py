@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from parallel import _outcomes, _quick, _serialize
 from parallel._board import Slot, open_slot
 from parallel._codec import Codec
-from parallel._context import Captured, Carried, Surroundings
+from parallel._context import Carried, Surroundings
 from parallel._current import CURRENT, Place
 from parallel._imports import OutOfReachError, unpack
 from parallel._inner_threads import Caps, limit_worker
@@ -51,8 +51,8 @@ class CallHeader(NamedTuple):
     sharing: Sharing | None = None
     #: What payloads and outcomes go through; None where they stay on this host.
     codec: Codec | None = None
-    #: The caller's context; on the worker's side what has arrived of it.
-    context: Captured | Carried = Carried()
+    #: What travels of the caller's context.
+    context: Carried = Carried()
     #: Most threads of libraries; None for as many as they like.
     caps: Caps | None = None
     #: Whether the worker is the backend's, and need not be left as it was found.
@@ -66,16 +66,12 @@ class CallHeader(NamedTuple):
     def pack(self) -> bytes:
         """Pickle it, or give the bytes of the last one if that was the same: pickling costs more than a small task."""
         global _packed
-        context = self.context
-        header = self
-        if isinstance(context, Captured):
-            header = CallHeader._make((*self[:_CONTEXT_AT], context.carried(), *self[_CONTEXT_AT + 1 :]))
-        if not header._is_constant():
-            return dumps(header)
+        if not self._is_constant():
+            return dumps(self)
         known, data = _packed
-        if known != header:
-            data = pickle.dumps(header, protocol=5)  # nothing in it is the user's, but as bytes
-            _packed = header, data
+        if known != self:
+            data = pickle.dumps(self, protocol=5)  # nothing in it is the user's, but as bytes
+            _packed = self, data
         return data
 
     def _is_constant(self) -> bool:
@@ -89,9 +85,6 @@ class CallHeader(NamedTuple):
         """How what is shared is mapped."""
         return self.sharing.mode if self.sharing is not None else None
 
-
-#: Replacing a field by its name takes four times as long.
-_CONTEXT_AT = CallHeader._fields.index("context")
 
 #: The header that was packed last.
 _packed: tuple[CallHeader | None, bytes] = None, b""
@@ -125,12 +118,10 @@ class _KnownCall:
     def __init__(self, header: CallHeader) -> None:
         self.header = header
         self.functions: dict[int, Callable[..., Any]] = {}
-        context = header.context
-        assert isinstance(context, Carried)
         #: A backend may bring payloads to threads of the very process that made them, which has all it needs.
         self.is_here = header.caller == process_token()
         self.surroundings = Surroundings(
-            context, header.nested, is_own_process=header.is_own_process, is_here=self.is_here
+            header.context, header.nested, is_own_process=header.is_own_process, is_here=self.is_here
         )
 
 
